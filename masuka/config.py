@@ -1,0 +1,223 @@
+"""Where MASUKA keeps its files and how it was started: the only reader of the environment.
+
+`Workspace` names every folder and file on the fast local disk; `Settings` holds what
+the person or the host decided before the start. Both are values: nothing here opens,
+creates or probes anything unless it is called for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dotenv import dotenv_values
+from platformdirs import user_data_path
+
+from masuka.errors import InvalidInput
+
+SECRET_NAMES = (
+    "HF_TOKEN", "CIVITAI_API_KEY", "GOOGLE_API_KEY", "FAL_KEY", "COMET_API_KEY",
+    "TOGETHER_API_KEY", "OPENAI_API_KEY", "NGROK_AUTHTOKEN", "SECRET_KEY",
+)  # fmt: skip
+TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
+FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Every path under one root; relative paths a person types resolve from here."""
+
+    root: Path
+    database_file: Path | None = None
+    media_dir: Path | None = None
+
+    @property
+    def database(self) -> Path:
+        return self.database_file or self.root / "masuka.db"
+
+    @property
+    def media(self) -> Path:
+        """Pictures of data sets and finished items, with their thumbnails."""
+        return self.media_dir or self.root / "media"
+
+    @property
+    def datasets(self) -> Path:
+        return self.media / "datasets"
+
+    @property
+    def items(self) -> Path:
+        return self.media / "items"
+
+    @property
+    def models(self) -> Path:
+        """Downloaded base models, one folder each."""
+        return self.root / "models"
+
+    @property
+    def adapters(self) -> Path:
+        """Trained LoRAs, one folder each, with a side-car that explains it."""
+        return self.root / "adapters"
+
+    @property
+    def runs(self) -> Path:
+        """Caches, checkpoints and samples of trainings, one folder each."""
+        return self.root / "runs"
+
+    @property
+    def jobs(self) -> Path:
+        """Event files, logs and scratch folders of jobs."""
+        return self.root / "jobs"
+
+    @property
+    def uploads(self) -> Path:
+        return self.root / "uploads"
+
+    @property
+    def backups(self) -> Path:
+        return self.root / "backups"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def secrets(self) -> Path:
+        """Keys this installation made for itself; readable by its owner only."""
+        return self.root / "secrets"
+
+    @property
+    def temp(self) -> Path:
+        return self.root / "temp"
+
+    @property
+    def empty(self) -> Path:
+        """The app's working directory: Gradio serves files from it, so it stays empty."""
+        return self.root / "empty"
+
+    def create(self) -> Workspace:
+        """The same workspace, with its folders made; `secrets` is for the owner only."""
+        for folder in (
+            self.root, self.media, self.datasets, self.items, self.models, self.adapters,
+            self.runs, self.jobs, self.uploads, self.backups, self.logs, self.temp, self.empty,
+        ):  # fmt: skip
+            folder.mkdir(parents=True, exist_ok=True)
+        self.secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self
+
+    def resolve(self, path: str | Path) -> Path:
+        """The absolute path; a relative one is taken from the workspace's root."""
+        path = Path(path).expanduser()
+        return (path if path.is_absolute() else self.root / path).resolve()
+
+    def relative(self, path: Path) -> str:
+        """The path as it is stored: from the root where it lies inside, else absolute."""
+        path = path.resolve()
+        root = self.root.resolve()
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was decided before the start; made from the environment or by hand."""
+
+    workspace: Workspace
+    host: str = "127.0.0.1"
+    port: int = 7860
+    allowed_hosts: tuple[str, ...] = ()
+    log_level: str = "INFO"
+    device: str = "auto"
+    open_browser: bool = False
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Settings of this process; `.env` in the working directory fills the gaps.
+
+        Names of MASUKA 2 are still read: DATABASE_URL (sqlite only), MEDIA_DIR and the
+        keys in SECRET_NAMES. ENABLE_AUTH and ALLOW_REGISTRATION are accepted and have no
+        effect: the page is never open to strangers.
+        Raises InvalidInput, naming the variable, for a value that cannot be understood.
+        """
+        if environment is None:
+            from_file = {k: v for k, v in dotenv_values(".env").items() if v is not None}
+            environment = {**from_file, **os.environ}
+        workspace = Workspace(
+            root=_path(environment, "MASUKA_HOME") or user_data_path("masuka", appauthor=False),
+            database_file=_database(environment),
+            media_dir=_path(environment, "MEDIA_DIR"),
+        )
+        return cls(
+            workspace=workspace,
+            host=environment.get("MASUKA_HOST", "127.0.0.1"),
+            port=_port(environment.get("MASUKA_PORT", "7860")),
+            allowed_hosts=_names(environment.get("MASUKA_ALLOWED_HOSTS", "")),
+            log_level=environment.get("MASUKA_LOG_LEVEL", "INFO").upper(),
+            device=environment.get("MASUKA_DEVICE", "auto"),
+            open_browser=_flag(environment, "MASUKA_OPEN_BROWSER"),
+            secrets={name: environment[name] for name in SECRET_NAMES if environment.get(name)},
+        )
+
+
+def quiet_environment(workspace: Workspace) -> dict[str, str]:
+    """Variables that keep libraries from phoning home and from writing outside the workspace."""
+    return {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_ANALYTICS_CACHE_FREQUENCY": "100",
+        "GRADIO_TEMP_DIR": str(workspace.temp),
+        "GRADIO_RUN_HISTORY": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DIFFUSERS_DISABLE_REMOTE_CODE": "1",
+        "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def apply_quiet_environment(workspace: Workspace) -> None:
+    """Sets `quiet_environment` for this process; call it before importing gradio."""
+    os.environ.update(quiet_environment(workspace))
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a worker process: this one's, quiet, with the secrets it may need."""
+    return {**os.environ, **quiet_environment(settings.workspace), **settings.secrets}
+
+
+def _path(environment: Mapping[str, str], name: str) -> Path | None:
+    value = environment.get(name, "").strip()
+    return Path(value).expanduser().resolve() if value else None
+
+
+def _database(environment: Mapping[str, str]) -> Path | None:
+    url = environment.get("DATABASE_URL", "").strip()
+    if not url:
+        return None
+    if not url.startswith("sqlite:///"):
+        raise InvalidInput(
+            "DATABASE_URL names a database that is not SQLite.",
+            "Use sqlite:/// and a path, or remove the variable.",
+            field="DATABASE_URL",
+        )
+    return Path(url.removeprefix("sqlite:///")).expanduser().resolve()
+
+
+def _port(value: str) -> int:
+    if not value.isdigit() or not 0 <= int(value) <= 65535:
+        raise InvalidInput(
+            f"MASUKA_PORT is {value!r}, which is no port.",
+            "Use a number from 0 to 65535; 0 picks a free one.",
+            field="MASUKA_PORT",
+        )
+    return int(value)
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+
+
+def _flag(environment: Mapping[str, str], name: str) -> bool:
+    value = environment.get(name, "").strip().lower()
+    if value not in TRUE_WORDS | FALSE_WORDS:
+        raise InvalidInput(f"{name} is {value!r}, which is neither yes nor no.", "Use 1 or 0.", field=name)
+    return value in TRUE_WORDS

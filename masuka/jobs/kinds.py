@@ -1,0 +1,48 @@
+"""The kinds of job: which lane each runs in, what it is asked with, where its code is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from masuka.errors import NotFound
+
+Lane = Literal["gpu", "cpu", "net"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`run` is 'module:function', called as function(params, reporter) in a worker only.
+
+    `params` is a plain JSON dict, complete: a worker asks nobody. The function returns a
+    JSON dict, the job's result. `warm` jobs share one long-lived worker per lane, so that
+    models stay loaded; the others get a process of their own. `resumes` jobs go on by
+    themselves from their last checkpoint after their process was lost.
+    """
+
+    name: str
+    lane: Lane
+    run: str
+    title: str
+    warm: bool = True
+    resumes: bool = False
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("import_pictures", "cpu", "masuka.datasets.intake:run", "Adding pictures"),
+        Kind("sample_pictures", "cpu", "masuka.pocket.samples:run", "Drawing sample pictures"),
+        Kind("train_image", "gpu", "masuka.training.image:run", "Training", warm=False, resumes=True),
+        Kind("draw_images", "gpu", "masuka.generation.images:run", "Drawing"),
+        Kind("download_model", "net", "masuka.models.download:run", "Downloading"),
+    )
+}
+
+
+def kind_named(name: str) -> Kind:
+    """The kind of that name; raises NotFound."""
+    try:
+        return KINDS[name]
+    except KeyError:
+        raise NotFound(f"There is no kind of job named {name!r}.", "Update MASUKA.") from None
