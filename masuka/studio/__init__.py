@@ -1,0 +1,126 @@
+"""The façade that the app, the command line and notebook cells all use.
+
+A studio is opened once for its workspace and is bound to one person; `acting_as` gives
+the same studio to another. It validates, asks the store and adds jobs; the work itself
+happens in workers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from masuka.config import Settings, Workspace
+from masuka.hosting.machine import Machine, machine
+from masuka.jobs.supervisor import Supervisor
+from masuka.requests.actor import Actor
+from masuka.store import changes
+from masuka.store.connect import Store
+from masuka.studio.characters import Characters
+from masuka.studio.context import Context
+from masuka.studio.datasets import Datasets
+from masuka.studio.images import Images
+from masuka.studio.jobs import Jobs
+from masuka.studio.library import Library
+from masuka.studio.models import Models
+from masuka.studio.preferences import Preferences
+from masuka.studio.training import Training
+
+OWNER = Actor(user_id=1)
+
+__all__ = ["OWNER", "Studio"]
+
+
+class Studio:
+    """Characters, data sets, trainings, pictures and jobs of one workspace."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.characters = Characters(context)
+        self.datasets = Datasets(context)
+        self.training = Training(context)
+        self.images = Images(context)
+        self.jobs = Jobs(context)
+        self.library = Library(context)
+        self.models = Models(context)
+        self.preferences = Preferences(context)
+
+    @classmethod
+    def open(
+        cls,
+        settings: Settings | None = None,
+        *,
+        workers: Literal["processes", "inline"] = "inline",
+    ) -> Self:
+        """The studio of these settings, migrated and ready, bound to its owner.
+
+        With 'inline', jobs run in this process when they are waited for, as a notebook
+        cell or a test expects; with 'processes', a supervisor runs them in workers.
+        """
+        settings = settings or Settings.from_environment()
+        settings.workspace.create()
+        store = Store.open(settings.workspace)
+        supervisor = None
+        if workers == "processes":
+            supervisor = Supervisor(store, settings)
+            supervisor.start()
+        return cls(Context(settings=settings, store=store, actor=OWNER, supervisor=supervisor))
+
+    def acting_as(self, actor: Actor) -> Studio:
+        """The same open studio, seen by another person."""
+        return Studio(replace(self._context, actor=actor))
+
+    def close(self) -> None:
+        """Stops the supervisor (running workers live on) and closes the store."""
+        if self._context.supervisor is not None:
+            self._context.supervisor.stop()
+        self._context.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def actor(self) -> Actor:
+        return self._context.actor
+
+    @property
+    def settings(self) -> Settings:
+        return self._context.settings
+
+    @property
+    def workspace(self) -> Workspace:
+        return self._context.settings.workspace
+
+    @property
+    def store(self) -> Store:
+        return self._context.store
+
+    @property
+    def notices(self) -> list[str]:
+        """What the person should know about this start, such as a fallback database."""
+        return list(self._context.store.notices)
+
+    def changes(self) -> int:
+        """A number that grows with every change a page may want to show."""
+        return changes.now(self._context.store)
+
+    def machine(self) -> Machine:
+        """This machine now: GPU, free memory and disk, device that jobs will use."""
+        return machine(self.workspace.root, device=self.settings.device)
+
+    def media(self, kind: str, media_id: int, *, thumbnail: bool = False) -> Path:
+        """The file of a picture, item, sample or preview that this person may see.
+
+        Raises NotFound when there is none, InvalidInput for an unknown kind.
+        """
+        return self.library.media(kind, media_id, thumbnail=thumbnail)

@@ -1,0 +1,52 @@
+"""What every part of the studio shares: the open store, the settings and who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from masuka.config import Settings, Workspace
+from masuka.requests.actor import Actor
+from masuka.requests.base import Limit, Request
+from masuka.store.connect import Store
+
+if TYPE_CHECKING:
+    from masuka.jobs.supervisor import Supervisor
+
+RequestT = TypeVar("RequestT", bound=Request)
+
+
+@dataclass(frozen=True)
+class Context:
+    """One person's view of an open studio; `supervisor` is None where jobs run inline."""
+
+    settings: Settings
+    store: Store
+    actor: Actor
+    supervisor: Supervisor | None
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.settings.workspace
+
+    def wake(self) -> None:
+        """Tells the supervisor that the queue changed."""
+        if self.supervisor is not None:
+            self.supervisor.wake()
+
+
+def parsed(
+    request_type: type[RequestT],
+    request: Any,
+    values: Mapping[str, Any],
+    limits: Mapping[str, Limit] | None = None,
+) -> RequestT:
+    """The validated request from an object, a mapping or keywords (keywords win)."""
+    if request is None:
+        return request_type.parse(values, limits=limits)
+    if values:
+        given = request if isinstance(request, Mapping) else request_type.parse(request)
+        known = given if isinstance(given, Mapping) else given.model_dump(exclude_unset=True)
+        return request_type.parse({**known, **values}, limits=limits)
+    return request_type.parse(request, limits=limits)

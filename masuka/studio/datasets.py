@@ -1,0 +1,212 @@
+"""Data sets and their pictures and captions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from masuka.datasets import captions, check, exchange
+from masuka.requests.datasets import (
+    AddPictures,
+    CreateDataset,
+    EditCaptions,
+    UpdateDataset,
+    clean_caption,
+)
+from masuka.requests.text import clean_path
+from masuka.store import datasets as rows
+from masuka.store import pictures
+from masuka.store.datasets import Dataset
+from masuka.store.jobs import Job
+from masuka.store.pictures import Picture
+from masuka.studio.context import Context, parsed
+from masuka.studio.jobs import Jobs
+
+SAMPLE_COUNT = 20
+
+
+class Datasets:
+    """Create sets, take pictures in, edit captions, export."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._jobs = Jobs(context)
+
+    def create(self, request: CreateDataset | None = None, /, **values: Any) -> Dataset:
+        """The new, empty data set; raises Conflict when the name is taken."""
+        self._context.actor.must_edit()
+        wanted = parsed(CreateDataset, request, values)
+        return rows.add_dataset(self._context.store, actor=self._context.actor, **wanted.as_dict())
+
+    def list(self) -> list[Dataset]:
+        """All data sets, the newest first, with their picture counts."""
+        return rows.list_datasets(self._context.store, actor=self._context.actor)
+
+    def get(self, dataset_id: int) -> Dataset:
+        """One data set; raises NotFound."""
+        return rows.get_dataset(self._context.store, actor=self._context.actor, id=dataset_id)
+
+    def update(self, dataset_id: int, request: UpdateDataset | None = None, /, **values: Any) -> Dataset:
+        """The changed data set; a new trigger word is written into every caption."""
+        self._context.actor.must_edit()
+        wanted = parsed(UpdateDataset, request, values)
+        changed = {k: v for k, v in wanted.as_dict().items() if v is not None}
+        store, actor = self._context.store, self._context.actor
+        before = self.get(dataset_id)
+        with store.write():
+            after = rows.set_dataset(store, actor=actor, id=dataset_id, **changed)
+            if after.trigger_word != before.trigger_word:
+                renamed = {
+                    picture.id: captions.change_trigger(
+                        picture.caption, before.trigger_word, after.trigger_word
+                    )
+                    for picture in self.every_picture(dataset_id)
+                }
+                pictures.set_captions(store, actor=actor, captions=renamed)
+        return self.get(dataset_id)
+
+    def delete(self, dataset_id: int) -> None:
+        """Stops what fills the set, then deletes it with its pictures and files."""
+        self._context.actor.must_edit()
+        self.get(dataset_id)
+        self._jobs.stop_all(dataset_id=dataset_id)
+        rows.delete_dataset(self._context.store, actor=self._context.actor, id=dataset_id)
+        folder = self._folder(dataset_id)
+        if folder.exists():
+            shutil.rmtree(folder)
+
+    def add_pictures(
+        self, dataset_id: int, paths: Sequence[str | Path] | str | Path, *, forget_sources: bool = False
+    ) -> Job:
+        """The job that takes in files, folders and zip archives; refusals are in its result."""
+        self._context.actor.must_edit()
+        several = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        request = AddPictures.parse(
+            {
+                "dataset_id": dataset_id,
+                "paths": tuple(clean_path(str(p)) for p in several),
+                "forget_sources": forget_sources,
+            }
+        )
+        dataset = self.get(dataset_id)
+        known = [p.sha256 for p in self.every_picture(dataset_id)]
+        sources = [str(self._context.workspace.resolve(p)) for p in request.paths]
+        return self._jobs.add(
+            "import_pictures",
+            title=f"Adding pictures to {dataset.name}",
+            request=request.as_dict(),
+            params={
+                **self._caption_params(dataset),
+                "sources": sources,
+                "forget_sources": forget_sources,
+                "known_sha256": known,
+            },
+            dataset_id=dataset.id,
+            character_id=dataset.character_id,
+        )
+
+    def add_samples(self, dataset_id: int, *, seed: int = 7, count: int = SAMPLE_COUNT) -> Job:
+        """The job that draws pictures of a robot that Pocket has never seen."""
+        self._context.actor.must_edit()
+        dataset = self.get(dataset_id)
+        return self._jobs.add(
+            "sample_pictures",
+            title=f"Drawing sample pictures for {dataset.name}",
+            request={"seed": seed, "count": count},
+            params={**self._caption_params(dataset), "seed": seed, "count": count},
+            dataset_id=dataset.id,
+            character_id=dataset.character_id,
+        )
+
+    def pictures(self, dataset_id: int, *, after_id: int | None = None, limit: int = 60) -> list[Picture]:
+        """Up to `limit` pictures in the order they came, after the picture `after_id`."""
+        return pictures.list_pictures(
+            self._context.store,
+            actor=self._context.actor,
+            dataset_id=dataset_id,
+            after_id=after_id,
+            limit=limit,
+        )
+
+    def every_picture(self, dataset_id: int) -> list[Picture]:
+        """All pictures of the set."""
+        found: list[Picture] = []
+        while page := self.pictures(dataset_id, after_id=found[-1].id if found else None, limit=1000):
+            found.extend(page)
+        return found
+
+    def picture(self, picture_id: int) -> Picture:
+        """One picture; raises NotFound."""
+        return pictures.get_picture(self._context.store, actor=self._context.actor, id=picture_id)
+
+    def set_caption(self, picture_id: int, text: str) -> Picture:
+        """The picture with its new caption."""
+        self._context.actor.must_edit()
+        return pictures.set_caption(
+            self._context.store,
+            actor=self._context.actor,
+            id=picture_id,
+            caption=clean_caption(text),
+        )
+
+    def edit_captions(self, request: EditCaptions | None = None, /, **values: Any) -> int:
+        """How many captions one change to many altered; all change or none does."""
+        self._context.actor.must_edit()
+        wanted = parsed(EditCaptions, request, values)
+        chosen = [self.picture(picture_id) for picture_id in wanted.picture_ids]
+        sets = {p.dataset_id: self.get(p.dataset_id) for p in chosen}
+        altered = {
+            p.id: clean_caption(
+                captions.edit(
+                    p.caption,
+                    wanted,
+                    template=sets[p.dataset_id].caption_template,
+                    trigger_word=sets[p.dataset_id].trigger_word,
+                    class_word=sets[p.dataset_id].class_word,
+                )
+            )
+            for p in chosen
+        }
+        changed = {p.id: altered[p.id] for p in chosen if altered[p.id] != p.caption}
+        pictures.set_captions(self._context.store, actor=self._context.actor, captions=changed)
+        return len(changed)
+
+    def delete_pictures(self, picture_ids: Sequence[int]) -> int:
+        """How many pictures were deleted, with their files."""
+        self._context.actor.must_edit()
+        gone = pictures.delete_pictures(self._context.store, actor=self._context.actor, ids=list(picture_ids))
+        for picture in gone:
+            file = self._context.workspace.resolve(picture.file)
+            file.unlink(missing_ok=True)
+            (file.parent / "thumbs" / f"{file.stem}.webp").unlink(missing_ok=True)
+        return len(gone)
+
+    def export(self, dataset_id: int, to: Path) -> Path:
+        """The zip at `to` with every picture, its .txt caption and a side-car."""
+        dataset = self.get(dataset_id)
+        return exchange.export(
+            dataset, self.every_picture(dataset_id), to=to, resolve=self._context.workspace.resolve
+        )
+
+    def check(self, dataset_id: int, *, resolution_px: int = 0) -> list[str]:
+        """What stands in the way of a good training, a sentence each; [] is well."""
+        return check.problems(
+            self.get(dataset_id),
+            self.every_picture(dataset_id),
+            resolve=self._context.workspace.resolve,
+            resolution_px=resolution_px,
+        )
+
+    def _folder(self, dataset_id: int) -> Path:
+        return self._context.workspace.datasets / f"{dataset_id:05d}"
+
+    def _caption_params(self, dataset: Dataset) -> dict[str, Any]:
+        return {
+            "dataset_id": dataset.id,
+            "folder": str(self._folder(dataset.id)),
+            "trigger_word": dataset.trigger_word,
+            "class_word": dataset.class_word,
+            "caption_template": dataset.caption_template,
+        }

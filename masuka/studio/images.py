@@ -1,0 +1,105 @@
+"""Drawing pictures."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from masuka.errors import Conflict, InvalidInput, NotFound
+from masuka.families import draw_limits_of
+from masuka.generation import prompts
+from masuka.requests.base import Param, params
+from masuka.requests.images import DrawImages
+from masuka.requests.training import LARGEST_SEED
+from masuka.store.jobs import Job
+from masuka.store.models import Model
+from masuka.studio.context import Context, parsed
+from masuka.studio.jobs import Jobs
+from masuka.studio.models import Models
+
+
+class Images:
+    """Draw with a base model, with a character's LoRA or without."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._jobs = Jobs(context)
+        self._models = Models(context)
+
+    def defaults(self, base: str = "pocket") -> dict[str, Param]:
+        """Every setting with the base's own range and default, for form and command line."""
+        return params(DrawImages, draw_limits_of(base))
+
+    def draw(self, request: DrawImages | None = None, /, **values: Any) -> Job:
+        """The queued drawing of 1 to 8 pictures.
+
+        A LoRA draws with the base it was trained on. Raises InvalidInput for a setting out
+        of the base's range or another base than the LoRA's, Conflict when the base is not
+        installed.
+        """
+        self._context.actor.must_edit()
+        first = parsed(DrawImages, request, values)
+        adapter = None if first.adapter_id is None else self._models.adapter(first.adapter_id)
+        base_id = self._base_of(first, adapter)
+        wanted = parsed(
+            DrawImages, request, {**values, "base": base_id, "seed": _seed(first)}, draw_limits_of(base_id)
+        )
+        prompt = prompts.with_trigger(
+            wanted.prompt,
+            trigger_word=adapter.trigger_word if adapter else "",
+            class_word=adapter.class_word if adapter else "",
+        )
+        return self._jobs.add(
+            "draw_images",
+            title=_title(wanted, adapter),
+            request=wanted.as_dict(),
+            params=self._params(wanted, adapter, prompt),
+            character_id=adapter.character_id if adapter else None,
+        )
+
+    def _base_of(self, request: DrawImages, adapter: Model | None) -> str:
+        if adapter is None:
+            return request.base
+        if "base" in request.model_fields_set and request.base != adapter.base:
+            raise InvalidInput(
+                f"{adapter.name} was trained on {adapter.base}, not on {request.base}.",
+                f"Draw with {adapter.base}.",
+                field="base",
+            )
+        return adapter.base
+
+    def _params(self, wanted: DrawImages, adapter: Model | None, prompt: str) -> dict[str, Any]:
+        base = self._models.base(wanted.base)
+        if base.folder is None:
+            raise Conflict(f"{base.title} is not on this machine.", "Download it in Models first.")
+        return {
+            "request": wanted.as_dict(),
+            "family": base.family,
+            "base": self._models.base_params(wanted.base),
+            "adapter": None if adapter is None else self._adapter(wanted, adapter),
+            "prompt": prompt,
+            "items_folder": str(self._context.workspace.items),
+            "device": self._context.settings.device,
+        }
+
+    def _adapter(self, wanted: DrawImages, adapter: Model) -> dict[str, Any]:
+        file = Path(self._context.workspace.resolve(adapter.path))
+        if not file.exists():
+            raise NotFound(f"The file of {adapter.name} is gone.", "Train it again or delete it.")
+        return {
+            "id": adapter.id,
+            "file": str(file),
+            "name": adapter.name,
+            "sha256": adapter.sha256,
+            "weight": wanted.adapter_weight,
+        }
+
+
+def _seed(request: DrawImages) -> int:
+    return secrets.randbelow(LARGEST_SEED - 8) if request.seed is None else request.seed
+
+
+def _title(wanted: DrawImages, adapter: Model | None) -> str:
+    noun = "picture" if wanted.num_images == 1 else "pictures"
+    return f"{wanted.num_images} {noun}" + (f" of {adapter.name}" if adapter else "")

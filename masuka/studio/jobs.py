@@ -1,0 +1,175 @@
+"""The queue: what runs, what waits, what became of it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from masuka.errors import Cancelled, Conflict, MasukaError, from_dict
+from masuka.jobs import queue
+from masuka.jobs.executors.inline import run_inline
+from masuka.store import jobs as rows
+from masuka.store.jobs import Job
+from masuka.studio.context import Context
+
+ENDED = frozenset({"done", "failed", "cancelled"})
+WAITING = frozenset({"queued", "running", "paused", "interrupted", "uncertain"})
+SECONDS_BETWEEN_LOOKS = 0.1
+
+
+class Jobs:
+    """Look at jobs, wait for them, stop them, start them again."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def add(self, kind: str, **about: Any) -> Job:
+        """The queued job; used by the other parts of the studio."""
+        job = queue.add_job(self._context.store, actor=self._context.actor, kind=kind, **about)
+        self._context.wake()
+        return job
+
+    def list(
+        self,
+        *,
+        character_id: int | None = None,
+        dataset_id: int | None = None,
+        states: Iterable[str] | None = None,
+        kind: str | None = None,
+        before_id: int | None = None,
+        limit: int = 50,
+    ) -> list[Job]:
+        """Jobs, the newest first."""
+        return rows.list_jobs(
+            self._context.store,
+            actor=self._context.actor,
+            character_id=character_id,
+            dataset_id=dataset_id,
+            states=None if states is None else list(states),
+            kind=kind,
+            before_id=before_id,
+            limit=limit,
+        )
+
+    def get(self, job_id: int) -> Job:
+        """One job as it is now; raises NotFound."""
+        return rows.get_job(self._context.store, actor=self._context.actor, id=job_id)
+
+    def wait(self, job: Job | int, *, timeout_s: float | None = None) -> Job:
+        """The job once it is done.
+
+        Where jobs run inline, this runs it, and what was queued before it. Raises the
+        job's own error if it failed, Cancelled if it was stopped, Conflict if it is
+        paused or `timeout_s` passes first.
+        """
+        job_id = job if isinstance(job, int) else job.id
+        deadline_s = time.monotonic() + (timeout_s if timeout_s is not None else float("inf"))
+        now = self.get(job_id)
+        while now.state not in ENDED:
+            if now.state == "paused":
+                raise Conflict(f"The job '{now.title}' is paused.", "Resume it first.")
+            if time.monotonic() > deadline_s:
+                raise Conflict(f"The job '{now.title}' still runs.", "Wait longer or cancel it.")
+            if self._context.supervisor is None:
+                self._run_next(now)
+            else:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            now = self.get(job_id)
+        return _outcome(now)
+
+    def cancel(self, job_ids: Sequence[int]) -> int:
+        """How many jobs were asked to stop; those that had ended already do not count."""
+        return self._each(job_ids, queue.ask_cancel)
+
+    def pause(self, job_id: int) -> Job:
+        """The job, asked to keep a checkpoint and leave; raises Conflict when it cannot."""
+        self._each([job_id], queue.ask_pause)
+        return self.get(job_id)
+
+    def resume(self, job_id: int) -> Job:
+        """The paused or interrupted job, queued again."""
+        self._each([job_id], queue.resume)
+        return self.get(job_id)
+
+    def retry(self, job_id: int) -> Job:
+        """A new attempt of a job that failed or was cancelled."""
+        self._context.actor.must_edit()
+        job = queue.retry(self._context.store, actor=self._context.actor, job_id=job_id)
+        self._context.wake()
+        return job
+
+    def delete(self, job_ids: Sequence[int], *, timeout_s: float = 30) -> int:
+        """How many jobs were removed from the list; what still runs is stopped first.
+
+        What a job made (pictures, LoRAs) stays. Raises Conflict when one does not stop.
+        """
+        self._context.actor.must_edit()
+        self.stop(job_ids, timeout_s=timeout_s)
+        for job_id in job_ids:
+            job = self.get(job_id)
+            queue.delete(self._context.store, actor=self._context.actor, job_id=job_id)
+            folder = self._context.workspace.jobs / str(job.id)
+            if folder.exists():
+                shutil.rmtree(folder)
+        return len(job_ids)
+
+    def stop(self, job_ids: Sequence[int], *, timeout_s: float = 30) -> None:
+        """Cancels and waits until none of them runs; raises Conflict when one does not stop."""
+        running = [i for i in job_ids if self.get(i).state in WAITING]
+        self.cancel(running)
+        deadline_s = time.monotonic() + timeout_s
+        while any(self.get(i).state not in ENDED for i in running):
+            if time.monotonic() > deadline_s:
+                raise Conflict("A job does not stop.", "Wait a minute and try again.")
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def stop_all(self, **where: Any) -> None:
+        """Stops every unfinished job of a character or data set."""
+        self.stop([job.id for job in self.list(states=WAITING, limit=1000, **where)])
+
+    def log(self, job_id: int, *, tail_bytes: int = 20_000) -> str:
+        """The end of the job's log, '' while it has none."""
+        file = self._context.workspace.jobs / str(self.get(job_id).id) / "log.txt"
+        if not file.exists():
+            return ""
+        with file.open("rb") as log:
+            log.seek(max(0, file.stat().st_size - tail_bytes))
+            return log.read().decode(errors="replace")
+
+    def events(self, job_id: int) -> list[rows.JobEvent]:
+        """What happened to the job, in order."""
+        return rows.list_job_events(self._context.store, actor=self._context.actor, id=job_id)
+
+    def eta_s(self, job: Job) -> float | None:
+        """Seconds left from measured steps; None while nothing was measured."""
+        return queue.eta_s(job)
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        return rows.count_jobs(self._context.store, actor=self._context.actor)
+
+    def _each(self, job_ids: Sequence[int], ask: Any) -> int:
+        self._context.actor.must_edit()
+        count = 0
+        for job_id in job_ids:
+            count += bool(ask(self._context.store, actor=self._context.actor, job_id=job_id))
+        self._context.wake()
+        return count
+
+    def _run_next(self, wanted: Job) -> None:
+        """Runs the wanted job in this process, after the queued ones that stand before it."""
+        if wanted.state == "interrupted":
+            self.resume(wanted.id)
+        before = [j for j in self.list(states=["queued"], limit=1000) if j.position <= wanted.position]
+        for job in sorted(before, key=lambda j: j.position):
+            run_inline(self._context.store, self._context.settings, job.id)
+
+
+def _outcome(job: Job) -> Job:
+    if job.state == "cancelled":
+        raise Cancelled(f"The job '{job.title}' was cancelled.")
+    if job.state == "failed":
+        raise from_dict(job.error) if job.error else MasukaError(f"The job '{job.title}' failed.")
+    return job

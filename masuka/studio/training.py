@@ -1,0 +1,152 @@
+"""Trainings: check, start, look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from masuka.errors import Conflict, InvalidInput
+from masuka.families import family_of, train_limits_of
+from masuka.generation import prompts
+from masuka.requests.base import Param, params
+from masuka.requests.text import clean_filename
+from masuka.requests.training import TrainImage
+from masuka.store import runs
+from masuka.store.datasets import Dataset
+from masuka.store.jobs import Job
+from masuka.store.pictures import Picture
+from masuka.store.runs import Metric, Run, Sample
+from masuka.studio.context import Context, parsed
+from masuka.studio.datasets import Datasets
+from masuka.studio.jobs import Jobs
+from masuka.studio.models import Models
+
+SAMPLES_FROM_CAPTIONS = 2
+
+
+class Training:
+    """Start trainings and read what they measured."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._jobs = Jobs(context)
+        self._datasets = Datasets(context)
+        self._models = Models(context)
+
+    def defaults(self, base: str = "pocket") -> dict[str, Param]:
+        """Every setting with the base's own range and default, for form and command line."""
+        return params(TrainImage, train_limits_of(base))
+
+    def start(self, request: TrainImage | None = None, /, **values: Any) -> Job:
+        """The queued training of a LoRA.
+
+        Raises InvalidInput for an empty set or a setting out of the base's range, Conflict
+        when the base is not installed.
+        """
+        self._context.actor.must_edit()
+        base = parsed(TrainImage, request, values).base
+        wanted = parsed(TrainImage, request, values, train_limits_of(base))
+        dataset = self._datasets.get(wanted.dataset_id)
+        pictures = self._datasets.every_picture(dataset.id)
+        if not pictures:
+            raise InvalidInput(
+                f"The data set {dataset.name} has no pictures.", "Add some first.", field="dataset_id"
+            )
+        name = wanted.name or self._next_name(dataset, wanted.character_id or dataset.character_id)
+        run = self._add_run(wanted, dataset, pictures, name)
+        return self._jobs.add(
+            "train_image",
+            title=f"Training {name}",
+            request=wanted.as_dict(),
+            params=self._params(wanted, dataset, pictures, run),
+            character_id=run.character_id,
+            dataset_id=dataset.id,
+            run_id=run.id,
+        )
+
+    def runs(self, *, character_id: int | None = None, limit: int = 50) -> list[Run]:
+        """Trainings, the newest first."""
+        return runs.list_runs(
+            self._context.store, actor=self._context.actor, character_id=character_id, limit=limit
+        )
+
+    def run(self, run_id: int) -> Run:
+        """One training; raises NotFound."""
+        return runs.get_run(self._context.store, actor=self._context.actor, id=run_id)
+
+    def metrics(self, run_id: int, *, max_points: int = 300) -> list[Metric]:
+        """At most `max_points` of the run's measurements, evenly chosen, in step order."""
+        return runs.list_metrics(
+            self._context.store, actor=self._context.actor, run_id=run_id, max_points=max_points
+        )
+
+    def samples(self, run_id: int) -> list[Sample]:
+        """The run's sample pictures in step order."""
+        return runs.list_samples(self._context.store, actor=self._context.actor, run_id=run_id)
+
+    def _add_run(self, wanted: TrainImage, dataset: Dataset, pictures: list[Picture], name: str) -> Run:
+        family, _ = family_of(wanted.base)
+        return runs.add_run(
+            self._context.store,
+            actor=self._context.actor,
+            name=name,
+            base=wanted.base,
+            family=family.name,
+            dataset_id=dataset.id,
+            character_id=wanted.character_id or dataset.character_id,
+            config=wanted.as_dict(),
+            content={p.sha256: p.caption for p in pictures},
+        )
+
+    def _next_name(self, dataset: Dataset, character_id: int | None) -> str:
+        known = [run.name for run in self.runs(character_id=character_id, limit=1000)]
+        stem = dataset.name
+        number = 1 + sum(name.startswith(f"{stem} ") for name in known)
+        return f"{stem} {number}"
+
+    def _params(
+        self, wanted: TrainImage, dataset: Dataset, pictures: list[Picture], run: Run
+    ) -> dict[str, Any]:
+        workspace = self._context.workspace
+        base = self._models.base(wanted.base)
+        if base.folder is None:
+            raise Conflict(f"{base.title} is not on this machine.", "Download it in Models first.")
+        folder = clean_filename(run.name).replace(" ", "-").lower()
+        return {
+            "request": wanted.as_dict(),
+            "family": base.family,
+            "base": self._models.base_params(wanted.base),
+            "run_id": run.id,
+            "run_folder": str(workspace.runs / f"{run.id:05d}"),
+            "output": str(workspace.adapters / f"{run.id:05d}-{folder}"),
+            "name": run.name,
+            "trigger_word": dataset.trigger_word,
+            "class_word": dataset.class_word,
+            "character_id": run.character_id,
+            "pictures": [self._picture(p) for p in pictures],
+            "sample_prompts": self._sample_prompts(wanted, dataset, pictures),
+            "device": self._context.settings.device,
+        }
+
+    def _picture(self, picture: Picture) -> dict[str, Any]:
+        return {
+            "id": picture.id,
+            "file": str(Path(self._context.workspace.resolve(picture.file))),
+            "sha256": picture.sha256,
+            "caption": picture.caption,
+            "width": picture.width,
+            "height": picture.height,
+        }
+
+    @staticmethod
+    def _sample_prompts(wanted: TrainImage, dataset: Dataset, pictures: list[Picture]) -> list[str]:
+        if not wanted.sample_every:
+            return []
+        chosen = (
+            wanted.sample_prompts
+            or tuple(dict.fromkeys(p.caption for p in pictures if p.caption))[:SAMPLES_FROM_CAPTIONS]
+        )
+        return [
+            prompts.fill(text, trigger_word=dataset.trigger_word, class_word=dataset.class_word)
+            for text in chosen
+        ]
