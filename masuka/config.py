@@ -23,6 +23,7 @@ SECRET_NAMES = (
 )  # fmt: skip
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
+HOST_PREFIXES = ("COLAB_", "KAGGLE_", "RUNPOD_", "SPACE_", "SPACES_")
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,11 @@ def apply_quiet_environment(workspace: Workspace) -> None:
 def worker_environment(settings: Settings) -> dict[str, str]:
     """The environment of a worker process: this one's, quiet, with the secrets it may need."""
     return {**os.environ, **quiet_environment(settings.workspace), **settings.secrets}
+
+
+def host_marks(environment: Mapping[str, str] | None = None) -> frozenset[str]:
+    """Names (no values) of the variables by which rented hosts can be told apart."""
+    return frozenset(n for n in (os.environ if environment is None else environment) if n.startswith(HOST_PREFIXES))
 
 
 def _path(environment: Mapping[str, str], name: str) -> Path | None:
