@@ -64,7 +64,7 @@ class SetupError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The interpreter that MASUKA will run in; `shared` ones belong to somebody else too."""
+    """The interpreter MASUKA runs in; a `shared` one belongs to somebody else too."""
 
     python: str
     shared: bool

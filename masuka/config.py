@@ -162,7 +162,7 @@ class Settings:
 
 
 def quiet_environment(workspace: Workspace) -> dict[str, str]:
-    """Variables that keep libraries from phoning home and from writing outside the workspace."""
+    """Variables that keep libraries from phoning home and inside the workspace."""
     return {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_ANALYTICS_CACHE_FREQUENCY": "100",

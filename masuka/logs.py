@@ -86,7 +86,7 @@ class SafeFormatter(logging.Formatter):
 
 
 def configure(settings: Settings, *, screen: bool = True) -> Path:
-    """The log file of this process, after the root logger was set up; again changes nothing.
+    """The log file of this process, now set up; again changes nothing.
 
     Entries of WARNING and above also go to stderr where `screen` is true.
     """

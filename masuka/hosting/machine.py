@@ -34,8 +34,9 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """One look at the machine; sizes in GiB, `gpu` is '' and VRAM 0 without an NVIDIA card.
+    """One look at the machine; sizes in GiB.
 
+    `gpu` is '' and VRAM 0 without an NVIDIA card.
     `device` is what jobs will use: 'cuda', 'mps' or 'cpu'.
     """
 
