@@ -1,0 +1,275 @@
+"""Migrating, checking, backing up and restoring the database file.
+
+Every function that changes the file holds the lock beside it, so that two programs
+that start together migrate once. A backup is written whole under another name first,
+and its name is never used twice.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+from sqlite_utils import Database
+
+from masuka.errors import Conflict, Damaged, Locked, NotFound, SchemaTooNew, StoreError
+from masuka.store.connect import connect
+from masuka.store.driver import in_words, sqlite3, version, wal_is_safe
+from masuka.store.migrations import SET
+
+LOCK_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One migration and what became of it."""
+
+    name: str
+    status: Literal["done", "already done"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """The health of a database; `problems` are sentences, empty when all is well."""
+
+    path: Path
+    sqlite_version: str
+    journal_mode: str
+    applied: tuple[str, ...]
+    pending: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems and not self.pending
+
+
+@contextmanager
+def alone(path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
+    """Holds the lock beside the database; raises Locked when another program keeps it."""
+    lock = FileLock(path.with_name(path.name + ".lock"), timeout=timeout_s)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise Locked(
+            "Another program is opening or restoring the database.", "Wait for it to finish, then try again."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def migrate(path: Path, *, backups: Path) -> list[Step]:
+    """Every migration in order, each 'done' now or 'already done'.
+
+    A file that holds rows is backed up before the first pending one.
+    Raises SchemaTooNew for a file of a newer MASUKA, Conflict for another program's.
+    """
+    with alone(path), closing(connect(path)) as db, _told(path):
+        set_journal_mode(db)
+        refuse_foreign(db, path)
+        pending = {migration.name for migration in SET.pending(db)}
+        names = [migration.name for migration in SET.applied(db)] + sorted(pending)
+        if pending and db.table_names():
+            write_backup(db, backups)
+        if pending:
+            # Off while tables are rebuilt; a foreign key that is broken afterwards is an error.
+            db.execute("PRAGMA foreign_keys = OFF")
+            SET.apply(db)
+            _refuse_broken_keys(db)
+        return [Step(name, "done" if name in pending else "already done") for name in names]
+
+
+def set_journal_mode(db: Database) -> str:
+    """The journal mode that was set: 'wal' where that is safe, else 'delete'."""
+    wanted = "wal" if wal_is_safe(version()) else "delete"
+    return str(db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0])
+
+
+def refuse_foreign(db: Database, path: Path) -> None:
+    """Raises SchemaTooNew or Conflict when this program must not write to the file."""
+    known = {migration.name for migration in SET.pending(db)} | {m.name for m in SET.applied(db)}
+    ours = {migration.name for migration in SET._migrations}
+    unknown = sorted(known - ours)
+    if unknown:
+        raise SchemaTooNew(
+            f"The database {path.name} was written by a newer MASUKA ({unknown[-1]}).",
+            "Update MASUKA, or restore a backup from before the update.",
+        )
+    if not SET.applied(db) and set(db.table_names()) - {SET.migrations_table}:
+        raise Conflict(
+            f"The file {path} is another program's database.", "Name a different file in DATABASE_URL."
+        )
+
+
+def check(path: Path) -> Check:
+    """What is wrong with the file, if anything; reads only. Raises NotFound when it is missing."""
+    if not path.is_file():
+        raise NotFound(f"There is no database at {path}.", "Start MASUKA once; it makes one.")
+    problems: list[str] = []
+    applied: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+    mode = ""
+    try:
+        with closing(connect(path)) as db:
+            mode = str(db.execute("PRAGMA journal_mode").fetchone()[0])
+            integrity = [str(row[0]) for row in db.execute("PRAGMA integrity_check").fetchall()]
+            problems += [f"The file is damaged: {text}." for text in integrity if text != "ok"]
+            for row in db.execute("PRAGMA foreign_key_check").fetchall():
+                problems.append(f"Row {row[1]} of {row[0]} names a row of {row[2]} that is gone.")
+            applied = tuple(migration.name for migration in SET.applied(db))
+            pending = tuple(migration.name for migration in SET.pending(db))
+            unknown = set(applied) - {migration.name for migration in SET._migrations}
+            problems += [f"It was written by a newer MASUKA ({name})." for name in sorted(unknown)]
+    except sqlite3.Error as error:
+        told = in_words(error, path)
+        if told is None or isinstance(told, Locked):
+            raise (told or error) from error
+        problems.append(told.message)
+    return Check(path, sqlite3.sqlite_version, mode, applied, pending, tuple(problems))
+
+
+def backup(path: Path, *, backups: Path) -> Path:
+    """A new backup of the database, checked; raises NotFound when there is no database."""
+    if not path.is_file():
+        raise NotFound(f"There is no database at {path}.", "Start MASUKA once; it makes one.")
+    with alone(path), closing(connect(path)) as db, _told(path):
+        return write_backup(db, backups)
+
+
+def list_backups(backups: Path) -> list[Path]:
+    """Every backup, the newest first."""
+    return sorted(backups.glob("masuka-*.db"), key=_age, reverse=True)
+
+
+def restore(path: Path, chosen: Path, *, backups: Path) -> Path:
+    """Puts a backup in the database's place; returns the backup of what was replaced.
+
+    Raises NotFound, Damaged when the backup is not whole, SchemaTooNew, and Locked while
+    another program has the database open.
+    """
+    if not chosen.is_file():
+        raise NotFound(f"There is no backup {chosen.name}.", "Choose one that 'db backup --list' shows.")
+    health = check(chosen)
+    if health.problems:
+        raise Damaged(f"The backup {chosen.name} cannot be used: {health.problems[0]}", "Choose another.")
+    with alone(path):
+        replaced = _set_aside(path, backups)
+        fresh = path.with_name(path.name + ".new")
+        shutil.copyfile(chosen, fresh)
+        _flush(fresh)
+        fresh.replace(path)
+        _flush(path.parent)
+    return replaced
+
+
+def write_backup(db: Database, backups: Path) -> Path:
+    """A copy of the open database under a name that was never used: masuka-<utc>-<n>.db.
+
+    VACUUM INTO gives one whole file without a WAL flag, unlike a copy of the live file.
+    """
+    backups.mkdir(parents=True, exist_ok=True)
+    part = backups / f".part-{os.getpid()}.db"
+    part.unlink(missing_ok=True)
+    db.execute("VACUUM INTO ?", [str(part)])
+    with closing(connect(part)) as copy:
+        found = copy.execute("PRAGMA integrity_check").fetchone()[0]
+    if found != "ok":
+        part.unlink()
+        raise Damaged(f"The backup did not come out whole: {found}.", "Run 'python -m masuka db check'.")
+    return _keep(part, backups)
+
+
+def _keep(part: Path, backups: Path) -> Path:
+    """The file under its final name; a link fails where a rename would overwrite."""
+    _flush(part)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    for number in range(1, 10_000):
+        final = backups / f"masuka-{stamp}-{number}.db"
+        if final.exists():
+            continue
+        try:
+            os.link(part, final)
+        except FileExistsError:
+            continue
+        except OSError:
+            # No hard links there (Drive, exFAT): the lock beside the database keeps us alone.
+            part.rename(final)
+        part.unlink(missing_ok=True)
+        _flush(backups)
+        return final
+    raise StoreError("There are 10,000 backups of this second.", "Move them away.")
+
+
+def _set_aside(path: Path, backups: Path) -> Path:
+    """Backs up the file that is about to be replaced, also when it is damaged, and removes it.
+
+    Leaving WAL needs the file alone, so it tells whether another program has it open.
+    """
+    if not path.exists():
+        return path
+    try:
+        with closing(connect(path)) as db:
+            kept = write_backup(db, backups)
+            db.execute("PRAGMA journal_mode = DELETE")
+            db.execute("BEGIN EXCLUSIVE")
+            db.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        told = in_words(error, path)
+        if isinstance(told, Locked):
+            raise Locked("The database is open.", "Stop MASUKA everywhere, then restore.") from error
+        kept = _keep_damaged(path, backups)
+    except Damaged:
+        kept = _keep_damaged(path, backups)
+    for ending in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    return kept
+
+
+def _keep_damaged(path: Path, backups: Path) -> Path:
+    backups.mkdir(parents=True, exist_ok=True)
+    part = backups / f".part-{os.getpid()}.db"
+    shutil.copyfile(path, part)
+    return _keep(part, backups)
+
+
+def _age(backup: Path) -> tuple[str, int]:
+    _, stamp, number = backup.stem.split("-", 2)
+    return stamp, int(number) if number.isdigit() else 0
+
+
+def _refuse_broken_keys(db: Database) -> None:
+    broken = db.execute("PRAGMA foreign_key_check").fetchall()
+    if broken:
+        raise Damaged(
+            f"{len(broken)} rows of {broken[0][0]} name rows that are gone.",
+            "Run 'python -m masuka db restore' to go back to the backup from before the update.",
+        )
+
+
+def _flush(path: Path) -> None:
+    """Waits until the file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        told = in_words(error, path)
+        if told is None:
+            raise
+        raise told from error

@@ -1,0 +1,91 @@
+"""How the workspace's database is found and opened: retries, fallback, MASUKA 2 files."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+
+from masuka.config import Workspace
+from masuka.errors import StoreError
+from masuka.store.connect import Store, connect
+from masuka.store.driver import OLDEST_VERSION, is_unreachable, sqlite3, version, wal_is_safe
+from masuka.store.migrations.runner import migrate
+
+TRIES = 3
+SECONDS_BETWEEN_TRIES = 0.3
+FALLBACK_NAME = "masuka-fallback.db"
+
+
+def open_store(workspace: Workspace, *, secret_key: str | None = None) -> Store:
+    """The migrated database of the workspace; see `Store.open`."""
+    if version() < OLDEST_VERSION:
+        raise StoreError(
+            f"SQLite {sqlite3.sqlite_version} is too old.",
+            "Install pysqlite3: pip install 'pysqlite3>=0.6.1'.",
+        )
+    notices: list[str] = []
+    path = _reachable(workspace, notices)
+    migrate(path, backups=workspace.backups)
+    _tell_journal_mode(path, notices)
+    return Store(path, notices=notices, secrets=workspace.secrets)
+
+
+def _reachable(workspace: Workspace, notices: list[str]) -> Path:
+    """The database file, or the fallback beside it when it cannot be opened."""
+    wanted = workspace.database
+    why = _why_unreachable(wanted)
+    if not why:
+        fallback = wanted.with_name(FALLBACK_NAME)
+        if fallback.exists():
+            notices.append(
+                f"The database is reachable again. What was made meanwhile is in {fallback}; it is kept as it is."
+            )
+        return wanted
+    for fallback in dict.fromkeys((wanted.with_name(FALLBACK_NAME), workspace.root / FALLBACK_NAME)):
+        if not _why_unreachable(fallback, tries=1):
+            notices.append(
+                f"The database {wanted} cannot be opened ({why}). This session works in {fallback}; "
+                "nothing of it is in the database itself."
+            )
+            return fallback
+    raise StoreError(
+        f"The database {wanted} cannot be opened: {why}.",
+        "Check that its disk is connected and that you may write there.",
+    )
+
+
+def _why_unreachable(path: Path, *, tries: int = TRIES) -> str:
+    """Why the file cannot be opened for writing, after several tries; '' when it can."""
+    why = ""
+    for attempt in range(tries):
+        if attempt:
+            time.sleep(SECONDS_BETWEEN_TRIES)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(connect(path)) as db:
+                db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                if not path.exists() or path.stat().st_size == 0:
+                    db.execute("PRAGMA user_version = 0")
+            with path.open("r+b"):
+                return ""
+        except OSError as error:
+            why = str(error.strerror or error).lower()
+        except sqlite3.Error as error:
+            if not is_unreachable(error):
+                return ""
+            why = str(error)
+    return why
+
+
+def _tell_journal_mode(path: Path, notices: list[str]) -> None:
+    if not wal_is_safe(version()):
+        notices.append(
+            f"SQLite {sqlite3.sqlite_version} has a bug in its fast journal (WAL), so the safe one is used. "
+            "Install pysqlite3 0.6.1 or newer for the fast one."
+        )
+        return
+    with closing(connect(path)) as db:
+        mode = db.execute("PRAGMA journal_mode").fetchone()[0]
+    if mode != "wal":
+        notices.append(f"The disk of {path} does not support SQLite's fast journal, so the safe one is used.")

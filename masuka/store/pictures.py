@@ -1,0 +1,109 @@
+"""Pictures of data sets, with their captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from masuka.requests.actor import Actor
+from masuka.store.connect import Store
+from masuka.store.datasets import get_dataset
+from masuka.store.rows import add_row, delete_row, get_row, list_rows, now_at, set_row
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`file` is a path; `sha256` is of the file's bytes, `bytes` their number."""
+
+    id: int
+    dataset_id: int
+    user_id: int
+    file: str
+    original_name: str
+    sha256: str
+    width: int
+    height: int
+    bytes: int
+    caption: str
+    created_at: str
+    updated_at: str
+
+
+def add_picture(
+    db: Store,
+    *,
+    actor: Actor,
+    dataset_id: int,
+    file: str,
+    original_name: str,
+    sha256: str,
+    width: int,
+    height: int,
+    bytes: int,
+    caption: str,
+    created_at: str | None = None,
+) -> Picture | None:
+    """The new picture; None when the data set has one with that sha256 already.
+
+    It belongs to the person whose data set it is. Raises NotFound for the data set.
+    """
+    actor.must_edit()
+    with db.write() as conn:
+        dataset = get_dataset(db, actor=actor, id=dataset_id)
+        if conn.table("pictures").count_where("dataset_id = ? AND sha256 = ?", [dataset_id, sha256]):
+            return None
+        created_at = created_at or now_at()
+        values = {
+            "dataset_id": dataset_id, "user_id": dataset.user_id, "file": file, "original_name": original_name,
+            "sha256": sha256, "width": width, "height": height, "bytes": bytes, "caption": caption,
+            "created_at": created_at, "updated_at": created_at,
+        }  # fmt: skip
+        return get_picture(db, actor=actor, id=add_row(db, "pictures", values))
+
+
+def get_picture(db: Store, *, actor: Actor, id: int) -> Picture:
+    """The picture; raises NotFound."""
+    return get_row(db, Picture, table="pictures", noun="picture", id=id, actor=actor)
+
+
+def list_pictures(
+    db: Store, *, actor: Actor, dataset_id: int, after_id: int | None = None, limit: int | None = 60
+) -> list[Picture]:
+    """The pictures of a data set in the order they came, from the one after `after_id`."""
+    where = {"dataset_id = ?": dataset_id, "id > ?": after_id or 0}
+    return list_rows(db, Picture, table="pictures", actor=actor, where=where, order_by="id", limit=limit)
+
+
+def count_pictures(db: Store, *, actor: Actor, dataset_id: int) -> int:
+    """How many pictures the data set has; raises NotFound."""
+    return get_dataset(db, actor=actor, id=dataset_id).picture_count
+
+
+def set_caption(db: Store, *, actor: Actor, id: int, caption: str) -> Picture:
+    """The picture with its new caption; raises NotFound."""
+    set_captions(db, actor=actor, captions={id: caption})
+    return get_picture(db, actor=actor, id=id)
+
+
+def set_captions(db: Store, *, actor: Actor, captions: Mapping[int, str]) -> int:
+    """How many captions were written, all or none; keys are picture ids. Raises NotFound."""
+    actor.must_edit()
+    with db.write():
+        for id, caption in captions.items():
+            get_picture(db, actor=actor, id=id)
+            set_row(db, "pictures", id, {"caption": caption, "updated_at": now_at()})
+    return len(captions)
+
+
+def delete_pictures(db: Store, *, actor: Actor, ids: Iterable[int]) -> list[Picture]:
+    """The pictures that are gone now; ids that are not there are passed over.
+
+    Deleting the files is the caller's part.
+    """
+    actor.must_edit()
+    deleted: list[Picture] = []
+    with db.write():
+        for id in dict.fromkeys(ids):
+            deleted += list_rows(db, Picture, table="pictures", actor=actor, where={"id = ?": id})
+            delete_row(db, "pictures", deleted[-1].id) if deleted and deleted[-1].id == id else None
+    return deleted

@@ -1,0 +1,140 @@
+"""What every noun's rows have in common: dataclass in, dataclass out, and who may see them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, TypeVar
+
+from masuka.errors import Conflict, InvalidInput, NotFound
+from masuka.requests.actor import Actor
+from masuka.store.connect import IntegrityError, Store
+
+RowT = TypeVar("RowT")
+
+
+def now_at() -> str:
+    """This moment in UTC, for example 2026-03-01T12:00:00.000000+00:00; sorts as text."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def decode(kind: type[RowT], row: Mapping[str, Any]) -> RowT:
+    """The dataclass of a row; columns it does not have are left out.
+
+    A field annotated as dict or list is decoded from JSON, one annotated as bool from 0 or 1.
+    """
+    values: dict[str, Any] = {}
+    for name, annotation in _columns(kind):
+        value = row[name]
+        if annotation.startswith(("dict", "list")) and value is not None:
+            value = json.loads(value)
+        elif annotation == "bool":
+            value = bool(value)
+        values[name] = value
+    return kind(**values)
+
+
+def encode(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Column values: JSON for dicts and sequences, 0 or 1 for bools.
+
+    Raises InvalidInput for what JSON cannot hold, such as NaN.
+    """
+    return {name: _encoded(name, value) for name, value in values.items()}
+
+
+def get_row(db: Store, kind: type[RowT], *, table: str, noun: str, id: int, actor: Actor) -> RowT:
+    """The row, if it is there and the actor may see it; raises NotFound."""
+    with db.read() as conn:
+        row = next(
+            conn.table(table).rows_where(
+                "id = :id AND (:all OR user_id = :user_id)",
+                {"id": id, "all": actor.role == "owner", "user_id": actor.user_id},
+            ),
+            None,
+        )
+    if row is None:
+        raise NotFound(f"There is no {noun} with the number {id}.", "It may have been deleted.")
+    return decode(kind, row)
+
+
+def list_rows(
+    db: Store,
+    kind: type[RowT],
+    *,
+    table: str,
+    actor: Actor,
+    where: Mapping[str, Any] | None = None,
+    order_by: str = "id DESC",
+    limit: int | None = None,
+) -> list[RowT]:
+    """The rows that the actor may see; each key of `where` is a condition with one '?'."""
+    conditions = dict(where or {})
+    if actor.role != "owner":
+        conditions["user_id = ?"] = actor.user_id
+    with db.read() as conn:
+        found = conn.table(table).rows_where(
+            " AND ".join(conditions) or None, list(conditions.values()), order_by=order_by, limit=limit
+        )
+        return [decode(kind, row) for row in found]
+
+
+def add_row(db: Store, table: str, values: Mapping[str, Any]) -> int:
+    """The id of the new row; raises Conflict, NotFound or InvalidInput for what it breaks."""
+    with db.write() as conn, broken_rules():
+        return int(conn.table(table).insert(encode(values)).last_pk)
+
+
+def set_row(db: Store, table: str, id: int, changes: Mapping[str, Any]) -> None:
+    """Changes the named columns of a row that is known to exist."""
+    if not changes:
+        return
+    with db.write() as conn, broken_rules():
+        conn.table(table).update(id, encode(changes))
+
+
+def delete_row(db: Store, table: str, id: int) -> None:
+    """Deletes a row; what hangs on it goes with it or forgets it, as the schema says."""
+    with db.write() as conn:
+        conn.table(table).delete_where("id = ?", [id])
+
+
+def contains(text: str) -> str:
+    """A LIKE pattern (with ESCAPE '!') that finds the text anywhere."""
+    escaped = text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    return f"%{escaped}%"
+
+
+@contextmanager
+def broken_rules() -> Iterator[None]:
+    """Turns a broken rule of the schema into a sentence."""
+    try:
+        yield
+    except IntegrityError as error:
+        # By its words: pysqlite3 0.6 gives no extended error code.
+        if str(error).startswith("UNIQUE"):
+            raise Conflict("Something with this name or number exists already.", "Choose another.") from error
+        if str(error).startswith("FOREIGN KEY"):
+            raise NotFound("What this belongs to does not exist.", "It may have been deleted.") from error
+        raise InvalidInput(f"The value cannot be stored: {error}.", "Correct it and try again.") from error
+
+
+@cache
+def _columns(kind: type[Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((field.name, str(field.type)) for field in fields(kind))
+
+
+def _encoded(name: str, value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, Mapping | list | tuple):
+        try:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(
+                f"The {name} cannot be stored: {error}.", "Use plain numbers and text.", field=name
+            ) from error
+    return value

@@ -1,0 +1,259 @@
+"""Runs (trainings), their figures step by step, and their sample pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
+
+from masuka.errors import NotFound, TrainingError
+from masuka.requests.actor import Actor
+from masuka.store.connect import Store
+from masuka.store.rows import (
+    add_row,
+    broken_rules,
+    decode,
+    delete_row,
+    encode,
+    get_row,
+    list_rows,
+    now_at,
+    set_row,
+)
+
+FIGURES = ("loss", "learning_rate", "seconds_per_step")
+
+PUT_METRIC = """
+INSERT OR REPLACE INTO metrics (run_id, step, epoch, at, loss, learning_rate, seconds_per_step, extra)
+VALUES (:run_id, :step, :epoch, :at, :loss, :learning_rate, :seconds_per_step, :extra)
+"""
+
+# In each bucket of neighbouring steps the lowest and the highest loss are kept, so that a
+# spike stays visible; the first and the last step always are.
+THINNED = """
+WITH spread AS (
+    SELECT *, ntile(:buckets) OVER (ORDER BY step) AS bucket FROM metrics WHERE run_id = :run_id
+), ranked AS (
+    SELECT *,
+        row_number() OVER (PARTITION BY bucket ORDER BY loss, step) AS lowest,
+        row_number() OVER (PARTITION BY bucket ORDER BY loss DESC, step) AS highest,
+        row_number() OVER (ORDER BY step) AS nth, count(*) OVER () AS points
+    FROM spread
+)
+SELECT * FROM ranked
+WHERE points <= :max_points OR lowest = 1 OR highest = 1 OR nth = 1 OR nth = points
+ORDER BY step
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training; `content` holds hashes of the pictures and captions it learned from."""
+
+    id: int
+    user_id: int
+    job_id: int | None
+    character_id: int | None
+    dataset_id: int | None
+    name: str
+    base: str
+    family: str
+    config: dict[str, Any]
+    content: dict[str, Any]
+    folder: str
+    status: str
+    created_at: str
+    finished_at: str | None
+    change: int
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The figures of one step; what has no column of its own is in `extra`."""
+
+    run_id: int
+    step: int
+    epoch: int
+    at: str
+    loss: float | None
+    learning_rate: float | None
+    seconds_per_step: float | None
+    extra: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture drawn during a training."""
+
+    id: int
+    run_id: int
+    step: int
+    prompt: str
+    seed: int
+    file: str
+    created_at: str
+
+
+class RunChanges(TypedDict, total=False):
+    job_id: int | None
+    character_id: int | None
+    dataset_id: int | None
+    name: str
+    base: str
+    family: str
+    config: Mapping[str, Any]
+    content: Mapping[str, Any]
+    folder: str
+    status: str
+    finished_at: str | None
+
+
+def add_run(
+    db: Store,
+    *,
+    actor: Actor,
+    name: str,
+    base: str,
+    family: str,
+    config: Mapping[str, Any],
+    content: Mapping[str, Any] | None = None,
+    folder: str = "",
+    job_id: int | None = None,
+    character_id: int | None = None,
+    dataset_id: int | None = None,
+    status: str = "created",
+    created_at: str | None = None,
+    finished_at: str | None = None,
+) -> Run:
+    """The new run, still without figures."""
+    actor.must_edit()
+    values = {
+        "user_id": actor.user_id, "job_id": job_id, "character_id": character_id, "dataset_id": dataset_id,
+        "name": name, "base": base, "family": family, "config": config, "content": content or {},
+        "folder": folder, "status": status, "created_at": created_at or now_at(), "finished_at": finished_at,
+    }  # fmt: skip
+    with db.write():
+        return get_run(db, actor=actor, id=add_row(db, "runs", values))
+
+
+def get_run(db: Store, *, actor: Actor, id: int) -> Run:
+    """The run; raises NotFound."""
+    return get_row(db, Run, table="runs", noun="training", id=id, actor=actor)
+
+
+def list_runs(
+    db: Store,
+    *,
+    actor: Actor,
+    character_id: int | None = None,
+    dataset_id: int | None = None,
+    limit: int | None = None,
+) -> list[Run]:
+    """Runs, the newest first."""
+    filters = {"character_id = ?": character_id, "dataset_id = ?": dataset_id}
+    where = {condition: value for condition, value in filters.items() if value is not None}
+    return list_rows(db, Run, table="runs", actor=actor, where=where, limit=limit)
+
+
+def set_run(db: Store, *, actor: Actor, id: int, **changes: Unpack[RunChanges]) -> Run:
+    """The changed run; raises NotFound."""
+    actor.must_edit()
+    with db.write():
+        get_run(db, actor=actor, id=id)
+        set_row(db, "runs", id, changes)
+        return get_run(db, actor=actor, id=id)
+
+
+def delete_run(db: Store, *, actor: Actor, id: int) -> Run:
+    """The run that is gone now with its figures and samples; its folder is the caller's."""
+    actor.must_edit()
+    with db.write():
+        run = get_run(db, actor=actor, id=id)
+        delete_row(db, "runs", id)
+        return run
+
+
+def add_metrics(db: Store, *, run_id: int, rows: Iterable[Mapping[str, Any]]) -> int:
+    """How many steps were written, all or none; a step that is there already is replaced.
+
+    A row has `step`, and as it likes `epoch`, `at`, `loss`, `learning_rate`,
+    `seconds_per_step` and any other figure. Replacing is what a training needs that went
+    on from its checkpoint and repeats the steps after it.
+    Raises TrainingError for a figure that is not finite, InvalidInput for a negative one.
+    """
+    ready = [_metric(run_id, row) for row in rows]
+    if not ready:
+        return 0
+    with db.write() as conn, broken_rules():
+        conn.conn.executemany(PUT_METRIC, ready)
+        conn.execute("UPDATE runs SET status = status WHERE id = ?", [run_id])
+    return len(ready)
+
+
+def list_metrics(db: Store, *, actor: Actor, run_id: int, max_points: int = 300) -> list[Metric]:
+    """The figures in order of their steps, thinned to at most `max_points` (4 or more).
+
+    Every peak and valley of the loss that a chart of that width can show is kept.
+    """
+    get_run(db, actor=actor, id=run_id)
+    buckets = max(1, (max_points - 2) // 2)
+    with db.read() as conn:
+        rows = conn.query(THINNED, {"run_id": run_id, "buckets": buckets, "max_points": max_points})
+        return [decode(Metric, row) for row in rows]
+
+
+def add_sample(
+    db: Store, *, actor: Actor, run_id: int, step: int, prompt: str, seed: int, file: str
+) -> Sample:
+    """The new sample picture of a run; raises NotFound for the run."""
+    actor.must_edit()
+    values = {
+        "run_id": run_id, "step": step, "prompt": prompt, "seed": seed, "file": file, "created_at": now_at(),
+    }  # fmt: skip
+    with db.write() as conn:
+        get_run(db, actor=actor, id=run_id)
+        id = add_row(db, "samples", values)
+        conn.execute("UPDATE runs SET status = status WHERE id = ?", [run_id])
+        return decode(Sample, next(conn.table("samples").rows_where("id = ?", [id])))
+
+
+def list_samples(db: Store, *, actor: Actor, run_id: int) -> list[Sample]:
+    """The samples of a run in order of their steps; raises NotFound for the run."""
+    get_run(db, actor=actor, id=run_id)
+    with db.read() as conn:
+        rows = conn.table("samples").rows_where("run_id = ?", [run_id], order_by="step, id")
+        return [decode(Sample, row) for row in rows]
+
+
+def get_sample(db: Store, *, actor: Actor, id: int) -> Sample:
+    """The sample, if its run is the actor's; raises NotFound."""
+    with db.read() as conn:
+        row = next(conn.table("samples").rows_where("id = ?", [id]), None)
+    if row is None:
+        raise NotFound(f"There is no sample with the number {id}.", "It may have been deleted.")
+    sample = decode(Sample, row)
+    get_run(db, actor=actor, id=sample.run_id)
+    return sample
+
+
+def _metric(run_id: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    step, epoch = row["step"], row.get("epoch", 0)
+    figures = {name: value for name, value in row.items() if name not in ("step", "epoch", "at", "run_id")}
+    for name, value in figures.items():
+        if value is not None and not math.isfinite(value):
+            raise TrainingError(
+                f"The {name.replace('_', ' ')} is no longer a number at step {step}.",
+                "Lower the learning rate, or train in another precision.",
+            )
+    known = {name: figures.pop(name, None) for name in FIGURES}
+    return encode(
+        {
+            "run_id": run_id,
+            "step": step,
+            "epoch": epoch,
+            "at": row.get("at") or now_at(),
+            **known,
+            "extra": figures,
+        }
+    )
