@@ -1,0 +1,67 @@
+"""The model families that are there: MASUKA's own, and those of installed packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+
+from masuka.errors import NotFound
+from masuka.families.base import Entry, Family
+from masuka.families.flux import Flux
+from masuka.requests.base import Limit
+
+GROUP = "masuka.families"
+"""The entry-point group under which an installed package offers a Family class."""
+
+
+def find_families() -> tuple[dict[str, Family], dict[str, str]]:
+    """Families by name, and the reason by name for those that could not be loaded.
+
+    A package's family never replaces one of MASUKA's own and never stops the start.
+    """
+    families: dict[str, Family] = {family.name: family for family in (Flux(),)}
+    broken: dict[str, str] = {}
+    for point in entry_points(group=GROUP):
+        try:
+            family: Family = point.load()()
+            taken = families.get(family.name)
+            bases = {entry.id for known in families.values() for entry in known.entries}
+            clash = bases & {entry.id for entry in family.entries}
+        except Exception as error:  # noqa: BLE001 (somebody else's code; the reason is kept and shown)
+            broken[point.name] = f"{type(error).__name__}: {error}"
+            continue
+        if taken is not None or clash:
+            broken[point.name] = f"The name {family.name!r} or a base of it is taken."
+        else:
+            families[family.name] = family
+    return families, broken
+
+
+FAMILIES, broken = find_families()
+
+
+def family_named(name: str) -> Family:
+    """The family of that name; raises NotFound."""
+    if name not in FAMILIES:
+        raise NotFound(f"There is no model family named {name!r}.", f"Known are: {', '.join(FAMILIES)}.")
+    return FAMILIES[name]
+
+
+def family_of(base_id: str) -> tuple[Family, Entry]:
+    """The family and the catalogue entry of a base model; raises NotFound."""
+    for family in FAMILIES.values():
+        for entry in family.entries:
+            if entry.id == base_id:
+                return family, entry
+    known = ", ".join(entry.id for family in FAMILIES.values() for entry in family.entries)
+    raise NotFound(f"There is no base model {base_id!r}.", f"Known are: {known}.")
+
+
+def draw_limits_of(base_id: str) -> Mapping[str, Limit]:
+    """Ranges and defaults for drawing with that base, for `DrawImages.parse(limits=…)`."""
+    return family_of(base_id)[1].draw_limits
+
+
+def train_limits_of(base_id: str) -> Mapping[str, Limit]:
+    """Ranges and defaults for training on that base, for `TrainImage.parse(limits=…)`."""
+    return family_of(base_id)[1].train_limits

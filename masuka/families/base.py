@@ -8,6 +8,7 @@ page may read it. All tensors a family returns are on the CPU unless said otherw
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from masuka.requests.images import DrawImages
 
 Tier = Literal["any", "low", "mid", "high"]
+Guidance = Literal["embedded", "true_cfg", "none"]
+"""How a base takes `guidance_scale`: as an input of its denoiser; by a second pass
+without the prompt (twice the time); or not at all (distilled for few steps)."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Entry:
     revision: str | None = None
     folder: Path | None = None
     """Where it lies if MASUKA ships it; None means it is downloaded into the workspace."""
+    guidance: Guidance = "embedded"
     gated: bool = False
     commercial: bool = True
     training_adapter: str | None = None
@@ -65,31 +70,49 @@ class AdapterReport:
 
 
 class Family(Protocol):
-    """One model family: entries, ranges, and the few operations that differ between families."""
+    """One model family: entries, ranges, and the few operations that differ between families.
+
+    Encoded text is a mapping of tensors, batch first, named as the pipeline's `__call__`
+    names them (`prompt_embeds`, `pooled_prompt_embeds`, …).
+    """
 
     name: str
     title: str
     entries: Sequence[Entry]
     capabilities: Capabilities
-    lora_targets: Mapping[str, Sequence[str]]
-    """Choice of `TrainImage.layers` → module-name endings for peft."""
-    preview_factors: Sequence[Sequence[float]] | None
-    """(latent channels, 3) linear latent → RGB factors, or None."""
+    lora_targets: Mapping[str, str]
+    """Choice of `TrainImage.layers` → regular expression over whole module names, which is
+    what peft's `target_modules` takes as a string (endings alone would also catch the
+    output layer of some models)."""
+    text_encoder_targets: str
+    """The same for the text encoder that may be adapted; '' when none may."""
 
     def text_encoder(self, folder: Path, *, dtype: torch.dtype, device: str) -> Any:
         """The loaded text encoders and tokenizers, ready for `encode_text`."""
+        ...
+
+    def text_encoder_of(self, pipeline: Any) -> Any:
+        """The same around the encoders that a loaded pipeline already holds."""
         ...
 
     def encode_text(self, encoder: Any, captions: Sequence[str]) -> dict[str, Tensor]:
         """Embeddings, batch first, all of one length, e.g. prompt_embeds (B, T, D)."""
         ...
 
+    def adaptable_text_encoder(self, encoder: Any) -> nn.Module:
+        """The text encoder that a LoRA may adapt (`text_encoder.` in a LoRA file)."""
+        ...
+
+    def encode_adapted_text(self, encoder: Any, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Only the embeddings that come from the adaptable encoder, with gradients."""
+        ...
+
     def autoencoder(self, folder: Path, *, dtype: torch.dtype, device: str) -> nn.Module:
-        """The loaded VAE."""
+        """The loaded VAE, frozen."""
         ...
 
     def encode_pixels(self, autoencoder: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
-        """Posterior mean and std, each (B, C, h, w), of pixels (B, 3, H, W) in [-1, 1]."""
+        """Posterior mean and std, each (B, C, h, w) fp32, of pixels (B, 3, H, W) in [-1, 1]."""
         ...
 
     def sample_latents(
@@ -101,8 +124,24 @@ class Family(Protocol):
         """One draw from the posterior, scaled as the denoiser expects, (B, C, h, w)."""
         ...
 
-    def denoiser(self, folder: Path, *, dtype: torch.dtype, device: str, quantize: str = "none") -> nn.Module:
-        """The loaded denoiser (transformer or UNet), frozen."""
+    def denoiser(
+        self,
+        folder: Path,
+        *,
+        dtype: torch.dtype,
+        device: str,
+        quantize: str = "none",
+        training_adapter: Path | None = None,
+    ) -> nn.Module:
+        """The loaded denoiser (transformer or UNet), frozen.
+
+        A distilled base learns with `training_adapter` merged in; see `drawing`.
+        Raises NoAccelerator for a quantised base without an NVIDIA GPU.
+        """
+        ...
+
+    def drawing(self, denoiser: nn.Module) -> AbstractContextManager[None]:
+        """Within it the denoiser draws as it will later: without the training adapter."""
         ...
 
     def sample_sigmas(self, count: int, latents_shape: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -123,20 +162,66 @@ class Family(Protocol):
         """Weight of each sample's squared error, (B,)."""
         ...
 
-    def pipeline(self, folder: Path, *, dtype: torch.dtype, device: str) -> Any:
-        """The stock diffusers pipeline of this family, loaded."""
+    def pipeline(self, folder: Path, *, dtype: torch.dtype, device: str, **parts: Any) -> Any:
+        """The stock diffusers pipeline of this family, loaded, quiet and without gradients.
+
+        `parts` are components that are there already, under the pipeline's names
+        (`transformer=…, vae=…`); None leaves one out.
+        """
         ...
 
-    def call_arguments(self, request: DrawImages, generators: Sequence[torch.Generator]) -> dict[str, Any]:
-        """Keyword arguments for the pipeline's `__call__` that draw what is asked."""
+    def negative_text(self, request: DrawImages) -> str | None:
+        """The text that guidance leads away from, to be encoded too; None: none is needed."""
         ...
 
-    def save_adapter(self, file: Path, layers: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Writes a LoRA that diffusers and the tools of this family's users open."""
+    def call_arguments(
+        self,
+        request: DrawImages,
+        generators: Sequence[torch.Generator],
+        *,
+        text: Mapping[str, Tensor],
+        negative: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Any]:
+        """Keyword arguments for the pipeline's `__call__` that draw one picture a generator.
+
+        `text` is the prompt and `negative` what `negative_text` asked for, both from
+        `encode_text` with a batch of one.
+        """
+        ...
+
+    def clean_latents(
+        self, pipeline: Any, before: Tensor, after: Tensor, step: int, size_px: tuple[int, int]
+    ) -> Tensor:
+        """A guess at the finished latents (B, C, h, w), as the VAE takes them, for a preview.
+
+        `before` and `after` are the pipeline's latents around the step of that index;
+        `size_px` is (width, height).
+        """
+        ...
+
+    def save_adapter(
+        self,
+        file: Path,
+        layers: Mapping[str, Tensor],
+        metadata: Mapping[str, str],
+        *,
+        alpha: float | None = None,
+        text_layers: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Writes a LoRA that diffusers and the tools of this family's users open.
+
+        `layers` and `text_layers` are peft state dicts of the denoiser and of the adaptable
+        text encoder (`….lora_A.weight`). `alpha` is the one they were trained with, the
+        rank when None; it is folded into the weights, so that readers that know no alpha
+        agree with those that do. The file appears whole or not at all.
+        """
         ...
 
     def load_adapter(self, pipeline: Any, file: Path, name: str) -> AdapterReport:
-        """Loads a LoRA into the pipeline under that name and counts the layers it reached."""
+        """Loads a LoRA into the pipeline under that name and counts the layers it reached.
+
+        Raises InvalidInput, before anything is changed, when no layer of it fits.
+        """
         ...
 
     def tiny(self, folder: Path) -> Path:

@@ -1,0 +1,388 @@
+"""The FLUX.1 family: Pocket, FLUX.1-schnell and FLUX.1-dev, through the same code.
+
+Rectified flow: noisy = (1 - sigma) * latents + sigma * noise; the model predicts
+noise - latents (Esser et al. 2024, arXiv:2403.03206). Latents go into the transformer
+in 2 × 2 patches, as a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from masuka import pocket
+from masuka.families import adapters, quantized, tiny
+from masuka.families.base import AdapterReport, Capabilities, Entry
+from masuka.requests.base import Limit
+from masuka.requests.images import STANDARD_LIMITS as DRAW
+from masuka.requests.training import STANDARD_LIMITS as TRAIN
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from masuka.requests.images import DrawImages
+
+POCKET = Entry(
+    id=pocket.MODEL_ID,
+    title="Pocket",
+    repo="",
+    licence="Apache-2.0",
+    tier="any",
+    size_gib=0.02,
+    about="Comes with MASUKA, runs anywhere, draws little robots at 128 pixels.",
+    folder=pocket.FOLDER,
+    guidance="true_cfg",
+    draw_limits={
+        "width": Limit(pocket.SIZE_PX, pocket.SIZE_PX, default=pocket.SIZE_PX),
+        "height": Limit(pocket.SIZE_PX, pocket.SIZE_PX, default=pocket.SIZE_PX),
+        "num_inference_steps": Limit(1, 100, default=20),
+        "guidance_scale": Limit(0, 10, default=2.5),
+        "adapter_weight": Limit(0, 2, default=1.0),
+    },
+    train_limits={
+        "steps": Limit(10, 4000, default=400),
+        "learning_rate": Limit(1e-6, 1e-2, default=1.5e-3),
+        "rank": Limit(1, 64, default=16),
+        "resolution_px": Limit(pocket.SIZE_PX, pocket.SIZE_PX, default=pocket.SIZE_PX),
+        "batch_size": Limit(1, 32, default=16),
+        "checkpoint_every": Limit(default=100),
+        "sample_every": Limit(default=100),
+    },
+)
+SCHNELL = Entry(
+    id="flux1-schnell",
+    title="FLUX.1 schnell",
+    repo="black-forest-labs/FLUX.1-schnell",
+    revision="741f7c3ce8b383c54771c7003378a50191e9efe9",
+    licence="Apache-2.0",
+    tier="high",
+    size_gib=31.5,
+    about="A large model that draws in four steps; its pictures may be used for anything.",
+    guidance="none",
+    training_adapter="ostris/FLUX.1-schnell-training-adapter",
+    draw_limits={
+        **DRAW,
+        "num_inference_steps": Limit(1, 12, default=4),
+        "guidance_scale": Limit(0, 0, default=0.0),
+    },
+    train_limits={**TRAIN, "steps": Limit(100, 10_000, default=1500)},
+)
+DEV = Entry(
+    id="flux1-dev",
+    title="FLUX.1 dev",
+    repo="black-forest-labs/FLUX.1-dev",
+    revision="3de623fc3c33e44ffbe2bad470d0f45bccf2eb21",
+    licence="FLUX.1-dev Non-Commercial",
+    tier="high",
+    size_gib=31.5,
+    about="The large model that most FLUX LoRAs are made for; asks for an account and a licence click.",
+    guidance="embedded",
+    gated=True,
+    commercial=False,
+    draw_limits={
+        **DRAW,
+        "num_inference_steps": Limit(1, 100, default=28),
+        "guidance_scale": Limit(0, 20, default=3.5),
+    },
+    train_limits={**TRAIN, "steps": Limit(100, 10_000, default=1500)},
+)
+_ATTENTION = r"(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+_MLP = r"ff\.net\.0\.proj|ff\.net\.2|ff_context\.net\.0\.proj|ff_context\.net\.2|proj_mlp|proj_out"
+_BLOCK = r"(single_)?transformer_blocks\.\d+\."
+_FOREIGN = r"(^|[._])(double|single)_blocks[._]\d|^lora_transformer_|^base_model\.model\."
+"""Layer names of kohya, XLabs, BFL and fal, which diffusers translates."""
+_GUIDANCE_WHILE_TRAINING = 1.0
+"""Guidance-distilled models meet real pictures at 1 (as in diffusers' own Flux script)."""
+
+
+@dataclass(frozen=True)
+class TextEncoders:
+    """CLIP (pooled) and T5 (sequence) with their tokenizers, and how many tokens T5 gets."""
+
+    clip_tokenizer: Any
+    clip: Any
+    t5_tokenizer: Any
+    t5: Any
+    max_tokens: int
+
+
+class Flux:
+    """The FLUX.1 family; see `masuka.families.base.Family` for what each method promises."""
+
+    name = "flux"
+    title = "FLUX.1"
+    entries: Sequence[Entry] = (POCKET, SCHNELL, DEV)
+    capabilities = Capabilities(negative_prompt=False, text_encoder_lora=True)
+    lora_targets: Mapping[str, str] = {
+        "attention": _BLOCK + r"attn\." + _ATTENTION,
+        "attention_and_mlp": _BLOCK + rf"(attn\.{_ATTENTION}|{_MLP})",
+    }
+    text_encoder_targets = r".*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
+
+    # Text
+
+    def text_encoder(self, folder: Path, *, dtype: torch.dtype, device: str) -> TextEncoders:
+        import torch
+        from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+
+        if dtype == torch.float16:  # T5's activations overflow in fp16 (diffusers docs, Flux, "FP16")
+            dtype = torch.float32
+        load = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
+        tokenizer_2 = T5TokenizerFast.from_pretrained(folder / "tokenizer_2", local_files_only=True)
+        return TextEncoders(
+            CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            _frozen(CLIPTextModel.from_pretrained(folder / "text_encoder", **load), device),
+            tokenizer_2,
+            _frozen(T5EncoderModel.from_pretrained(folder / "text_encoder_2", **load), device),
+            _text_tokens(tokenizer_2, adapters.read_json(folder / "transformer" / "config.json")),
+        )
+
+    def text_encoder_of(self, pipeline: Any) -> TextEncoders:
+        return TextEncoders(
+            pipeline.tokenizer,
+            pipeline.text_encoder,
+            pipeline.tokenizer_2,
+            pipeline.text_encoder_2,
+            _text_tokens(pipeline.tokenizer_2, pipeline.transformer.config),
+        )
+
+    def encode_text(self, encoder: TextEncoders, captions: Sequence[str]) -> dict[str, Tensor]:
+        ids = _token_ids(encoder.t5_tokenizer, captions, encoder.max_tokens, encoder.t5)
+        return {"prompt_embeds": encoder.t5(ids)[0], **self.encode_adapted_text(encoder, captions)}
+
+    def adaptable_text_encoder(self, encoder: TextEncoders) -> nn.Module:
+        clip: nn.Module = encoder.clip
+        return clip
+
+    def encode_adapted_text(self, encoder: TextEncoders, captions: Sequence[str]) -> dict[str, Tensor]:
+        longest = encoder.clip_tokenizer.model_max_length
+        ids = _token_ids(encoder.clip_tokenizer, captions, longest, encoder.clip)
+        return {"pooled_prompt_embeds": encoder.clip(ids).pooler_output}
+
+    # Pixels and latents
+
+    def autoencoder(self, folder: Path, *, dtype: torch.dtype, device: str) -> nn.Module:
+        from diffusers import AutoencoderKL
+
+        model: nn.Module = _frozen(_load(AutoencoderKL, folder / "vae", dtype), device)
+        return model
+
+    def encode_pixels(self, autoencoder: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
+        weight = next(autoencoder.parameters())
+        posterior = autoencoder.encode(pixels.to(weight.device, weight.dtype)).latent_dist  # type: ignore[operator]
+        return {"mean": posterior.mean.float().cpu(), "std": posterior.std.float().cpu()}
+
+    def sample_latents(
+        self,
+        autoencoder_config: Mapping[str, Any],
+        posterior: Mapping[str, Tensor],
+        generator: torch.Generator,
+    ) -> Tensor:
+        import torch
+
+        mean, std = posterior["mean"], posterior["std"]
+        noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype)
+        shift = autoencoder_config.get("shift_factor") or 0.0
+        drawn: Tensor = mean + std * noise.to(mean.device)
+        return (drawn - shift) * float(autoencoder_config["scaling_factor"])
+
+    # Denoising
+
+    def denoiser(
+        self,
+        folder: Path,
+        *,
+        dtype: torch.dtype,
+        device: str,
+        quantize: str = "none",
+        training_adapter: Path | None = None,
+    ) -> nn.Module:
+        from diffusers import FluxTransformer2DModel
+
+        options = quantized.options(quantize, dtype=dtype, device=device)
+        loaded = _load(FluxTransformer2DModel, folder / "transformer", dtype, **options)
+        model: nn.Module = _frozen(loaded, None if options else device)
+        if training_adapter is not None:
+            adapters.merge_for_training(model, training_adapter)
+        return model
+
+    def drawing(self, denoiser: nn.Module) -> AbstractContextManager[None]:
+        return adapters.without_training_adapter(denoiser)
+
+    def sample_sigmas(self, count: int, latents_shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        import torch
+
+        return torch.sigmoid(torch.randn(count, generator=generator, device=generator.device))
+
+    def predict(
+        self, denoiser: nn.Module, noisy: Tensor, sigmas: Tensor, text: Mapping[str, Tensor]
+    ) -> Tensor:
+        config: Any = getattr(denoiser, "module", denoiser).config
+        height, width = noisy.shape[-2:]
+        tokens = text["prompt_embeds"].shape[1]
+        text_ids, image_ids = _position_ids(tokens, height // 2, width // 2, noisy.device)
+        guidance = (
+            sigmas.new_full((len(noisy),), _GUIDANCE_WHILE_TRAINING) if config.guidance_embeds else None
+        )
+        predicted = denoiser(
+            hidden_states=pack(noisy),
+            timestep=sigmas,
+            guidance=guidance,
+            pooled_projections=text["pooled_prompt_embeds"],
+            encoder_hidden_states=text["prompt_embeds"],
+            txt_ids=text_ids,
+            img_ids=image_ids,
+            return_dict=False,
+        )[0]
+        return unpack(predicted, height, width)
+
+    def target(self, latents: Tensor, noise: Tensor) -> Tensor:
+        return noise - latents
+
+    def loss_weight(self, sigmas: Tensor) -> Tensor:
+        import torch
+
+        return torch.ones_like(sigmas)
+
+    # Drawing
+
+    def pipeline(self, folder: Path, *, dtype: torch.dtype, device: str, **parts: Any) -> Any:
+        import torch
+        from diffusers import FluxPipeline
+
+        dtypes: Any = dtype
+        if dtype == torch.float16:
+            dtypes = {"default": dtype, "text_encoder": torch.float32, "text_encoder_2": torch.float32}
+        pipeline = FluxPipeline.from_pretrained(
+            folder, dtype=dtypes, local_files_only=True, use_safetensors=True, **parts
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+            if part is not None and part not in parts.values():
+                _frozen(part, device)
+        return pipeline
+
+    def negative_text(self, request: DrawImages) -> str | None:
+        wanted = self._entry(request.base).guidance == "true_cfg" and request.guidance_scale > 1
+        return "" if wanted else None
+
+    def call_arguments(
+        self,
+        request: DrawImages,
+        generators: Sequence[torch.Generator],
+        *,
+        text: Mapping[str, Tensor],
+        negative: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Any]:
+        count = len(generators)
+        embedded = self._entry(request.base).guidance == "embedded"
+        arguments: dict[str, Any] = {
+            "width": request.width,
+            "height": request.height,
+            "num_inference_steps": request.num_inference_steps,
+            "guidance_scale": request.guidance_scale if embedded else 0.0,
+            "generator": list(generators),
+            **{name: tensor.repeat_interleave(count, 0) for name, tensor in text.items()},
+        }
+        if negative is not None:
+            arguments["true_cfg_scale"] = request.guidance_scale
+            arguments |= {f"negative_{n}": t.repeat_interleave(count, 0) for n, t in negative.items()}
+        return arguments
+
+    def clean_latents(
+        self, pipeline: Any, before: Tensor, after: Tensor, step: int, size_px: tuple[int, int]
+    ) -> Tensor:
+        now, then = (float(s) for s in pipeline.scheduler.sigmas[step : step + 2])
+        velocity = (after.float() - before.float()) / (then - now)
+        width, height = (2 * (side // (pipeline.vae_scale_factor * 2)) for side in size_px)
+        clean = unpack(after.float() - then * velocity, height, width)
+        scale, shift = pipeline.vae.config.scaling_factor, pipeline.vae.config.shift_factor
+        return clean / float(scale) + float(shift or 0.0)
+
+    # Adapters
+
+    def save_adapter(
+        self,
+        file: Path,
+        layers: Mapping[str, Tensor],
+        metadata: Mapping[str, str],
+        *,
+        alpha: float | None = None,
+        text_layers: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        parts = {"transformer": layers, "text_encoder": text_layers or {}}
+        adapters.save(file, parts, metadata, alpha=alpha)
+
+    def load_adapter(self, pipeline: Any, file: Path, name: str) -> AdapterReport:
+        parts = ("transformer", "text_encoder")
+        return adapters.load(pipeline, file, name, parts=parts, foreign=_FOREIGN, family=self.title)
+
+    def tiny(self, folder: Path) -> Path:
+        from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+        with tiny.seeded(7):
+            transformer = FluxTransformer2DModel(
+                in_channels=16, num_layers=2, num_single_layers=2, attention_head_dim=16,
+                num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32,
+                guidance_embeds=False, axes_dims_rope=(4, 6, 6),
+            )  # fmt: skip
+            parts = {**tiny.clip(), **tiny.t5(), "vae": tiny.autoencoder(), "transformer": transformer}
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+        FluxPipeline(scheduler=scheduler, **parts).save_pretrained(folder)
+        return folder
+
+    def _entry(self, base: str) -> Entry:
+        return next(entry for entry in self.entries if entry.id == base)
+
+
+def pack(latents: Tensor) -> Tensor:
+    """Latents (B, C, h, w) as a sequence (B, h/2 · w/2, 4C) of 2 × 2 patches."""
+    batch, channels, height, width = latents.shape
+    patches = latents.view(batch, channels, height // 2, 2, width // 2, 2)
+    return patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, (height // 2) * (width // 2), channels * 4)
+
+
+def unpack(sequence: Tensor, height: int, width: int) -> Tensor:
+    """The latents (B, C, height, width) that `pack` made a sequence of."""
+    batch, _, channels = sequence.shape
+    patches = sequence.view(batch, height // 2, width // 2, channels // 4, 2, 2)
+    return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height, width)
+
+
+@lru_cache(maxsize=32)
+def _position_ids(tokens: int, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    import torch
+
+    image_ids = torch.zeros(rows, columns, 3, device=device)
+    image_ids[..., 1] = torch.arange(rows, device=device)[:, None]
+    image_ids[..., 2] = torch.arange(columns, device=device)[None, :]
+    return torch.zeros(tokens, 3, device=device), image_ids.view(rows * columns, 3)
+
+
+def _text_tokens(tokenizer: Any, transformer_config: Mapping[str, Any]) -> int:
+    # schnell was distilled with 256 tokens, dev with 512; Pocket's tokenizer says fewer.
+    longest = 512 if transformer_config["guidance_embeds"] else 256
+    return min(longest, int(tokenizer.model_max_length))
+
+
+def _token_ids(tokenizer: Any, captions: Sequence[str], length: int, model: Any) -> Tensor:
+    batch = tokenizer(
+        list(captions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
+    ids: Tensor = batch.input_ids.to(next(model.parameters()).device)
+    return ids
+
+
+def _load(kind: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
+    return kind.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True, **options)
+
+
+def _frozen(module: Any, device: str | None) -> Any:
+    """The module, on the device, with nothing to train and its dropout off."""
+    module.requires_grad_(False).eval()
+    return module if device is None else module.to(device)
