@@ -1,0 +1,61 @@
+"""Captions that lie beside pictures: `.txt`, `.caption` and `metadata.jsonl`.
+
+Parsers of outside text: whatever the bytes are, they give text or a sentence.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+
+from masuka.errors import InvalidInput
+
+CAPTION_ENDINGS = (".txt", ".caption")
+METADATA_NAME = "metadata.jsonl"
+LARGEST_CAPTION_BYTES = 64_000
+LARGEST_METADATA_BYTES = 20_000_000
+_TEXT_KEYS = ("text", "caption", "prompt")
+
+
+def read_text(data: bytes) -> str:
+    """The text of a side-car: UTF-8, UTF-16 with its mark, else Windows' Western letters."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
+def read_caption(data: bytes) -> str:
+    """The caption in a side-car's bytes, '' for an empty one."""
+    return read_text(data).strip()
+
+
+def read_metadata(data: bytes) -> tuple[dict[str, str], list[InvalidInput]]:
+    """Captions by file name out of a metadata.jsonl, and one refusal for each bad line.
+
+    Each line is an object with `file_name` and `text` (or `caption`, or `prompt`). Lines
+    without a text are no error: the picture then gets the template's caption.
+    """
+    captions: dict[str, str] = {}
+    problems: list[InvalidInput] = []
+    for number, line in enumerate(read_text(data).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        name = row.get("file_name") if isinstance(row, dict) else None
+        if not isinstance(row, dict) or not isinstance(name, str) or not name:
+            problems.append(
+                InvalidInput(
+                    f"Line {number:,} is not an object with a file_name.",
+                    'Write lines like {"file_name": "a.png", "text": "…"}.',
+                )
+            )
+            continue
+        text = next((row[key] for key in _TEXT_KEYS if isinstance(row.get(key), str)), "")
+        captions[name.replace("\\", "/").removeprefix("./")] = text.strip()
+    return captions, problems
