@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from masuka.errors import Damaged, Locked, MasukaError, OutOfDisk, StoreError
 
+__all__ = ["in_words", "is_unreachable", "sqlite3", "version", "wal_is_safe"]
+
 if TYPE_CHECKING:
     import sqlite3
 else:

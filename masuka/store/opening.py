@@ -63,12 +63,9 @@ def _why_unreachable(path: Path, *, tries: int = TRIES) -> str:
             time.sleep(SECONDS_BETWEEN_TRIES)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(connect(path)) as db:
+            with path.open("ab"), closing(connect(path)) as db:
                 db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                if not path.exists() or path.stat().st_size == 0:
-                    db.execute("PRAGMA user_version = 0")
-            with path.open("r+b"):
-                return ""
+            return ""
         except OSError as error:
             why = str(error.strerror or error).lower()
         except sqlite3.Error as error:

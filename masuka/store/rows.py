@@ -7,14 +7,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
-from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from masuka.errors import Conflict, InvalidInput, NotFound
 from masuka.requests.actor import Actor
 from masuka.store.connect import IntegrityError, Store
 
-RowT = TypeVar("RowT")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+RowT = TypeVar("RowT", bound="DataclassInstance")
 
 
 def now_at() -> str:
@@ -28,7 +30,8 @@ def decode(kind: type[RowT], row: Mapping[str, Any]) -> RowT:
     A field annotated as dict or list is decoded from JSON, one annotated as bool from 0 or 1.
     """
     values: dict[str, Any] = {}
-    for name, annotation in _columns(kind):
+    for column in fields(kind):
+        name, annotation = column.name, str(column.type)
         value = row[name]
         if annotation.startswith(("dict", "list")) and value is not None:
             value = json.loads(value)
@@ -120,11 +123,6 @@ def broken_rules() -> Iterator[None]:
         if str(error).startswith("FOREIGN KEY"):
             raise NotFound("What this belongs to does not exist.", "It may have been deleted.") from error
         raise InvalidInput(f"The value cannot be stored: {error}.", "Correct it and try again.") from error
-
-
-@cache
-def _columns(kind: type[Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((field.name, str(field.type)) for field in fields(kind))
 
 
 def _encoded(name: str, value: Any) -> Any:

@@ -9,5 +9,8 @@ from sqlite_utils import Migrations
 
 from masuka.store.migrations.m001_initial import m001_initial
 
+MIGRATIONS = (m001_initial,)
+NAMES = tuple(migration.__name__ for migration in MIGRATIONS)
 SET = Migrations("masuka")
-SET()(m001_initial)
+for migration in MIGRATIONS:
+    SET()(migration)

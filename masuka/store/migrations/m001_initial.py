@@ -264,26 +264,23 @@ def m001_initial(db: Database) -> None:
 
 def change_triggers(table: str) -> tuple[str, str, str]:
     """The statements that keep `change` of one table true; a deletion moves the counter too."""
-    stamp = (
-        "BEGIN UPDATE changes SET number = number + 1; "
-        f"UPDATE {table} SET change = (SELECT number FROM changes) WHERE id = new.id; END"
-    )
+    count = "UPDATE changes SET number = number + 1"
+    stamp = f"UPDATE {table} SET change = (SELECT number FROM changes) WHERE id = new.id"  # noqa: S608 - of COUNTED
     return (
-        f"CREATE TRIGGER {table}_added AFTER INSERT ON {table} {stamp}",
-        f"CREATE TRIGGER {table}_changed AFTER UPDATE ON {table} WHEN new.change = old.change {stamp}",
-        f"CREATE TRIGGER {table}_deleted AFTER DELETE ON {table} "
-        "BEGIN UPDATE changes SET number = number + 1; END",
+        f"CREATE TRIGGER {table}_added AFTER INSERT ON {table} BEGIN {count}; {stamp}; END",
+        f"CREATE TRIGGER {table}_changed AFTER UPDATE ON {table} WHEN new.change = old.change "
+        f"BEGIN {count}; {stamp}; END",
+        f"CREATE TRIGGER {table}_deleted AFTER DELETE ON {table} BEGIN {count}; END",
     )
 
 
-PICTURE_TRIGGERS = tuple(
-    f"CREATE TRIGGER pictures_{word} AFTER {event} ON pictures BEGIN "
-    f"UPDATE datasets SET updated_at = strftime('%Y-%m-%dT%H:%M:%f000+00:00', 'now') "
-    f"WHERE id = {row}.dataset_id; END"
-    for word, event, row in (
-        ("added", "INSERT", "new"),
-        ("changed", "UPDATE", "new"),
-        ("deleted", "DELETE", "old"),
-    )
+PICTURE_TRIGGERS = (
+    "CREATE TRIGGER pictures_added AFTER INSERT ON pictures BEGIN "
+    "UPDATE datasets SET updated_at = new.created_at WHERE id = new.dataset_id; END",
+    "CREATE TRIGGER pictures_changed AFTER UPDATE ON pictures BEGIN "
+    "UPDATE datasets SET updated_at = new.updated_at WHERE id = new.dataset_id; END",
+    "CREATE TRIGGER pictures_deleted AFTER DELETE ON pictures BEGIN "
+    "UPDATE datasets SET updated_at = strftime('%Y-%m-%dT%H:%M:%f000+00:00', 'now') "
+    "WHERE id = old.dataset_id; END",
 )
 """A picture that comes, changes or goes is a change of its data set."""

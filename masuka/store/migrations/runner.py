@@ -22,7 +22,7 @@ from sqlite_utils import Database
 from masuka.errors import Conflict, Damaged, Locked, NotFound, SchemaTooNew, StoreError
 from masuka.store.connect import connect
 from masuka.store.driver import in_words, sqlite3, version, wal_is_safe
-from masuka.store.migrations import SET
+from masuka.store.migrations import NAMES, SET
 
 LOCK_TIMEOUT_S = 60.0
 
@@ -70,22 +70,34 @@ def alone(path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
 def migrate(path: Path, *, backups: Path) -> list[Step]:
     """Every migration in order, each 'done' now or 'already done'.
 
-    A file that holds rows is backed up before the first pending one.
+    A file that holds rows is backed up before the first pending one. All pending ones
+    succeed together or leave the file as it was.
     Raises SchemaTooNew for a file of a newer MASUKA, Conflict for another program's.
     """
     with alone(path), closing(connect(path)) as db, _told(path):
-        set_journal_mode(db)
         refuse_foreign(db, path)
+        set_journal_mode(db)
         pending = {migration.name for migration in SET.pending(db)}
-        names = [migration.name for migration in SET.applied(db)] + sorted(pending)
-        if pending and db.table_names():
-            write_backup(db, backups)
         if pending:
-            # Off while tables are rebuilt; a foreign key that is broken afterwards is an error.
-            db.execute("PRAGMA foreign_keys = OFF")
-            SET.apply(db)
-            _refuse_broken_keys(db)
-        return [Step(name, "done" if name in pending else "already done") for name in names]
+            if db.table_names():
+                write_backup(db, backups)
+            _apply(db)
+        return [Step(name, "done" if name in pending else "already done") for name in NAMES]
+
+
+def _apply(db: Database) -> None:
+    # Off while tables are rebuilt; the pragma does nothing inside a transaction.
+    db.execute("PRAGMA foreign_keys = OFF")
+    broken = _broken_keys(db)
+    with db.atomic():
+        SET.apply(db)
+        new = _broken_keys(db) - broken
+        if new:
+            table, parent = sorted(new)[0][:2]
+            raise Damaged(
+                f"{len(new)} rows would name rows that are gone, for example of {table} in {parent}.",
+                "Nothing was changed; please report this, with the log.",
+            )
 
 
 def set_journal_mode(db: Database) -> str:
@@ -96,15 +108,14 @@ def set_journal_mode(db: Database) -> str:
 
 def refuse_foreign(db: Database, path: Path) -> None:
     """Raises SchemaTooNew or Conflict when this program must not write to the file."""
-    known = {migration.name for migration in SET.pending(db)} | {m.name for m in SET.applied(db)}
-    ours = {migration.name for migration in SET._migrations}
-    unknown = sorted(known - ours)
+    applied = [migration.name for migration in SET.applied(db)]
+    unknown = [name for name in applied if name not in NAMES]
     if unknown:
         raise SchemaTooNew(
             f"The database {path.name} was written by a newer MASUKA ({unknown[-1]}).",
             "Update MASUKA, or restore a backup from before the update.",
         )
-    if not SET.applied(db) and set(db.table_names()) - {SET.migrations_table}:
+    if not applied and set(db.table_names()) - {SET.migrations_table}:
         raise Conflict(
             f"The file {path} is another program's database.", "Name a different file in DATABASE_URL."
         )
@@ -127,8 +138,7 @@ def check(path: Path) -> Check:
                 problems.append(f"Row {row[1]} of {row[0]} names a row of {row[2]} that is gone.")
             applied = tuple(migration.name for migration in SET.applied(db))
             pending = tuple(migration.name for migration in SET.pending(db))
-            unknown = set(applied) - {migration.name for migration in SET._migrations}
-            problems += [f"It was written by a newer MASUKA ({name})." for name in sorted(unknown)]
+            problems += [f"It was written by a newer MASUKA ({n})." for n in applied if n not in NAMES]
     except sqlite3.Error as error:
         told = in_words(error, path)
         if told is None or isinstance(told, Locked):
@@ -150,8 +160,8 @@ def list_backups(backups: Path) -> list[Path]:
     return sorted(backups.glob("masuka-*.db"), key=_age, reverse=True)
 
 
-def restore(path: Path, chosen: Path, *, backups: Path) -> Path:
-    """Puts a backup in the database's place; returns the backup of what was replaced.
+def restore(path: Path, chosen: Path, *, backups: Path) -> Path | None:
+    """Puts a backup in the database's place; returns the backup of what was replaced, if any.
 
     Raises NotFound, Damaged when the backup is not whole, SchemaTooNew, and Locked while
     another program has the database open.
@@ -159,6 +169,10 @@ def restore(path: Path, chosen: Path, *, backups: Path) -> Path:
     if not chosen.is_file():
         raise NotFound(f"There is no backup {chosen.name}.", "Choose one that 'db backup --list' shows.")
     health = check(chosen)
+    if any(name not in NAMES for name in health.applied):
+        raise SchemaTooNew(f"The backup {chosen.name} was written by a newer MASUKA.", "Update MASUKA.")
+    if not health.applied and not health.problems:
+        raise Conflict(f"{chosen.name} is no backup of MASUKA.", "Choose a file of the backups folder.")
     if health.problems:
         raise Damaged(f"The backup {chosen.name} cannot be used: {health.problems[0]}", "Choose another.")
     with alone(path):
@@ -209,13 +223,13 @@ def _keep(part: Path, backups: Path) -> Path:
     raise StoreError("There are 10,000 backups of this second.", "Move them away.")
 
 
-def _set_aside(path: Path, backups: Path) -> Path:
-    """Backs up the file that is about to be replaced, also when it is damaged, and removes it.
+def _set_aside(path: Path, backups: Path) -> Path | None:
+    """Backs up the file that is about to be replaced, also when it is damaged.
 
     Leaving WAL needs the file alone, so it tells whether another program has it open.
     """
     if not path.exists():
-        return path
+        return None
     try:
         with closing(connect(path)) as db:
             kept = write_backup(db, backups)
@@ -223,8 +237,7 @@ def _set_aside(path: Path, backups: Path) -> Path:
             db.execute("BEGIN EXCLUSIVE")
             db.execute("ROLLBACK")
     except sqlite3.Error as error:
-        told = in_words(error, path)
-        if isinstance(told, Locked):
+        if isinstance(in_words(error, path), Locked):
             raise Locked("The database is open.", "Stop MASUKA everywhere, then restore.") from error
         kept = _keep_damaged(path, backups)
     except Damaged:
@@ -235,10 +248,16 @@ def _set_aside(path: Path, backups: Path) -> Path:
 
 
 def _keep_damaged(path: Path, backups: Path) -> Path:
+    """A copy of the bytes as they are, with the journal that may still repair them."""
     backups.mkdir(parents=True, exist_ok=True)
     part = backups / f".part-{os.getpid()}.db"
     shutil.copyfile(path, part)
-    return _keep(part, backups)
+    kept = _keep(part, backups)
+    for ending in ("-wal", "-journal"):
+        journal = path.with_name(path.name + ending)
+        if journal.exists():
+            shutil.copyfile(journal, kept.with_name(kept.name + ending))
+    return kept
 
 
 def _age(backup: Path) -> tuple[str, int]:
@@ -246,13 +265,10 @@ def _age(backup: Path) -> tuple[str, int]:
     return stamp, int(number) if number.isdigit() else 0
 
 
-def _refuse_broken_keys(db: Database) -> None:
-    broken = db.execute("PRAGMA foreign_key_check").fetchall()
-    if broken:
-        raise Damaged(
-            f"{len(broken)} rows of {broken[0][0]} name rows that are gone.",
-            "Run 'python -m masuka db restore' to go back to the backup from before the update.",
-        )
+def _broken_keys(db: Database) -> set[tuple[str, str, int, int]]:
+    """Rows whose parent is gone, as (table, parent table, row, number of the key)."""
+    rows = db.execute("PRAGMA foreign_key_check").fetchall()
+    return {(row["table"], row["parent"], row["rowid"] or 0, row["fkid"]) for row in rows}
 
 
 def _flush(path: Path) -> None:
