@@ -6,10 +6,12 @@ A family narrows a range with a `Limit`; the limit that is described is the one 
 
 from __future__ import annotations
 
+import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, Self, TypeVar, Union
 
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
@@ -22,6 +24,13 @@ from masuka.errors import InvalidInput
 
 RequestT = TypeVar("RequestT", bound="Request")
 Number = int | float
+_LENGTHS = {
+    "too_long": "at most",
+    "string_too_long": "at most",
+    "too_short": "at least",
+    "string_too_short": "at least",
+}
+"""Pydantic's names of refusals for the length of a list or a text."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +97,10 @@ class Request(BaseModel):
         limits = limits or {}
         if isinstance(values, Request):
             values = values.model_dump(exclude_unset=True)
-        if isinstance(values, Mapping):
-            family = {n: v.default for n, v in limits.items() if v.default is not None}
-            values = {**family, **{k: v for k, v in values.items() if v is not None}}
+        elif not isinstance(values, Mapping):
+            values = {n: getattr(values, n) for n in cls.model_fields if hasattr(values, n)}
+        family = {n: v.default for n, v in limits.items() if v.default is not None}
+        values = {**family, **{k: v for k, v in values.items() if v is not None}}
         try:
             request = cls.model_validate(values)
         except ValidationError as error:
@@ -133,9 +143,14 @@ def show_number(value: Number | None) -> str:
     """A number as a person reads it: 1,000 or 0.0001, never 1e-04."""
     if value is None:
         return ""
-    if float(value).is_integer():
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if abs(value) >= 10**15:
+        digits = math.ceil(math.log10(abs(value)))
+        return f"a number of about {digits:,} digits"
+    if value == int(value):
         return f"{int(value):,}"
-    return f"{value:.7f}".rstrip("0")
+    return f"{Decimal(repr(value)):f}"
 
 
 def _param(name: str, info: FieldInfo, limit: Limit) -> Param:
@@ -154,13 +169,22 @@ def _param(name: str, info: FieldInfo, limit: Limit) -> Param:
         kind=kind,
         default=default if limit.default is None else limit.default,
         required=info.is_required() and limit.default is None,
-        minimum=typing.cast(Number | None, low) if limit.minimum is None else limit.minimum,
-        maximum=typing.cast(Number | None, high) if limit.maximum is None else limit.maximum,
+        minimum=_tighter(max, typing.cast(Number | None, low), limit.minimum),
+        maximum=_tighter(min, typing.cast(Number | None, high), limit.maximum),
         step=typing.cast(Number | None, step) if limit.step is None else limit.step,
         choices=limit.choices or choices,
         unit=str(about.get("unit") or ""),
         group=str(about.get("group") or "Basic"),
     )
+
+
+def _tighter(
+    choose: Callable[[Number, Number], Number], own: Number | None, family: Number | None
+) -> Number | None:
+    """The bound that is enforced: a family narrows a range and cannot widen it."""
+    if own is None or family is None:
+        return family if own is None else own
+    return choose(own, family)
 
 
 def _kind(annotation: Any) -> tuple[Any, tuple[str, ...]]:
@@ -190,8 +214,13 @@ def _enforce(
 
 
 def _refusal(param: Param, value: Any) -> InvalidInput:
-    shown = show_number(value) if isinstance(value, (int, float)) else repr(value)[:60]
+    shown = show_number(value) if isinstance(value, (int, float)) else _shortened(value)
     return InvalidInput(f"{param.label} is {shown}.", f"It must be {param.range_sentence}.", field=param.name)
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _first_refusal(cls: type[Request], error: ValidationError, limits: Mapping[str, Limit]) -> InvalidInput:
@@ -202,6 +231,15 @@ def _first_refusal(cls: type[Request], error: ValidationError, limits: Mapping[s
         known = ", ".join(described)
         return InvalidInput(f"There is no setting {name!r}.", f"Known are: {known}.", field=name)
     param = described[name]
+    if first["type"] in _LENGTHS:
+        limit = first["ctx"].get("max_length", first["ctx"].get("min_length"))
+        unit = "characters" if first["type"].startswith("string") else "entries"
+        count = first["ctx"].get("actual_length") or len(first["input"])
+        return InvalidInput(
+            f"{param.label} has {count:,} {unit}.",
+            f"It must have {_LENGTHS[first['type']]} {limit:,}.",
+            field=name,
+        )
     if first["type"] == "missing":
         return InvalidInput(f"{param.label} is missing.", param.help, field=name)
     if param.range_sentence and param.kind != "list":

@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 
 from masuka.requests.base import Limit, Request, field
 from masuka.requests.text import clean_prompt
-from masuka.requests.training import LARGEST_SEED
+from masuka.requests.training import LARGEST_SEED, clean_base
 
 STANDARD_LIMITS = {"width": Limit(256, 2048, 16, 1024), "height": Limit(256, 2048, 16, 1024)}
 """Ranges of full-size families; a family starts from these and states its own defaults."""
@@ -35,7 +35,9 @@ class DrawImages(Request):
     num_images: int = field(1, label="Pictures", help="How many pictures.", ge=1, le=8)
     width: int = field(1024, help="Width of a picture.", unit="px", ge=64, le=4096, multiple_of=16)
     height: int = field(1024, help="Height of a picture.", unit="px", ge=64, le=4096, multiple_of=16)
-    base: str = field("pocket", help="The model that draws; a LoRA draws with its own base.", group="Model")
+    base: Annotated[str, AfterValidator(clean_base)] = field(
+        "pocket", help="The model that draws; a LoRA draws with its own base.", group="Model"
+    )
     negative_prompt: Annotated[str, AfterValidator(_negative)] = field(
         "", help="What the picture should not show, where the model supports it.", group="Model"
     )

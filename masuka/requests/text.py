@@ -15,14 +15,24 @@ from masuka.errors import InvalidInput
 NAME_CHARS = 100
 FILENAME_BYTES = 255
 RESERVED = frozenset({"con", "prn", "aux", "nul"} | {f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)})
-_INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-_TRIGGER = re.compile(r"^[\w][\w\-]{1,39}$")
+_INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
+# Joiners belong inside emoji and Persian or Indic words; elsewhere they only hide.
+_STRAY_JOINER = re.compile(
+    "(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\u200c\u200d])"
+)
+_TRIGGER = re.compile(r"\w[\w-]{1,39}")
+_UNSAFE_IN_LOGS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\\\\]")
 
 
 def without_control(text: str, *, keep: str = "") -> str:
-    """The text without control, surrogate and invisible direction characters."""
-    kept = (c for c in text if c in keep or unicodedata.category(c) not in ("Cc", "Cs", "Cn"))
-    return _INVISIBLE.sub("", "".join(kept))
+    """The text without control, surrogate, non- and invisible direction characters."""
+    kept = "".join(c for c in text if c in keep or not _never_meant(c))
+    return _STRAY_JOINER.sub("", _INVISIBLE.sub("", kept))
+
+
+def _never_meant(c: str) -> bool:
+    # Non-characters only, not all of Cn: an older Python does not know the newest emoji.
+    return unicodedata.category(c) in ("Cc", "Cs") or ord(c) & 0xFFFE == 0xFFFE or "\ufdd0" <= c <= "\ufdef"
 
 
 def clean_name(text: str, *, field: str = "name") -> str:
@@ -31,17 +41,20 @@ def clean_name(text: str, *, field: str = "name") -> str:
     Raises InvalidInput when nothing is left or it is too long.
     """
     name = " ".join(without_control(text, keep="\t\n\r").split())
+    what = field.replace("_", " ")
     if not name:
-        raise InvalidInput("The name is empty.", "Type at least one letter.", field=field)
+        raise InvalidInput(f"The {what} is empty.", "Type at least one letter.", field=field)
     if len(name) > NAME_CHARS:
-        raise InvalidInput(f"The name has {len(name)} characters.", f"Use at most {NAME_CHARS}.", field=field)
+        raise InvalidInput(
+            f"The {what} has {len(name):,} characters.", f"Use at most {NAME_CHARS}.", field=field
+        )
     return name
 
 
 def clean_trigger(text: str, *, field: str = "trigger_word") -> str:
     """A trigger word: one word of 2–40 letters, digits, '-' and '_'."""
     word = without_control(text).strip()
-    if not _TRIGGER.match(word):
+    if not _TRIGGER.fullmatch(word):
         raise InvalidInput(
             "The trigger word must be one word.",
             "Use 2 to 40 letters, digits, '-' or '_', for example mira7x.",
@@ -74,7 +87,7 @@ def clean_filename(text: str, *, field: str = "filename") -> str:
     stem, dot, suffix = base.rpartition(".")
     if not dot or len(suffix) > 10:
         stem, suffix = base, ""
-    if stem.lower() in RESERVED:
+    if base.partition(".")[0].rstrip(" ").lower() in RESERVED:
         stem = f"_{stem}"
     ending = f".{suffix}" if suffix else ""
     room = FILENAME_BYTES - len(ending.encode())
@@ -97,5 +110,5 @@ def clean_path(text: str, *, field: str = "path") -> str:
 
 
 def log_safe(text: str) -> str:
-    """The text on one line: a line break in it cannot forge a log entry."""
-    return text.replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n")
+    """The text on one line, control characters written out: it cannot forge a log entry."""
+    return _UNSAFE_IN_LOGS.sub(lambda c: c.group().encode("unicode_escape").decode(), text)

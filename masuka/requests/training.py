@@ -22,6 +22,11 @@ STANDARD_LIMITS = {
 """Ranges of full-size families; a family starts from these and states its own defaults."""
 
 
+def clean_base(text: str) -> str:
+    """The id of a base model; whether there is such a model, the catalogue says."""
+    return clean_name(text, field="base")
+
+
 def _clean_prompts(prompts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(clean_prompt(p, field="sample_prompts", shortest=1, longest=2000) for p in prompts)
 
@@ -30,7 +35,9 @@ class TrainImage(Request):
     """Train a LoRA of a data set's character on a base model."""
 
     dataset_id: int = field(help="The data set to learn from.", ge=1)
-    base: str = field("pocket", help="The base model that learns; pictures are drawn with the same.")
+    base: Annotated[str, AfterValidator(clean_base)] = field(
+        "pocket", help="The base model that learns; pictures are drawn with the same."
+    )
     name: Annotated[str, AfterValidator(clean_name)] | None = field(
         None, help="What the result is called; the character's name and a number if empty."
     )
