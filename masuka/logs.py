@@ -36,6 +36,7 @@ _SHAPES = (
     re.compile(
         r"""(?ix)(?<=[?&]) (?P<name>[\w-]*(?:token|key|secret|password|signature|sig|auth|link|code))=[^&\s'"#]+"""
     ),
+    re.compile(r"""(?i)\b(?P<name>(?:\w+[_-])?token)(?P<between>["']?\s*[:=]\s*["']?)[^\s"',;&)}\]]{8,}"""),
     re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
     re.compile(
         r"""(?ix)\b(?P<name>[\w-]*(?:password|passwd|secret|api_?key|auth_?token|access_?token|session))"""

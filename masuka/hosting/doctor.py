@@ -1,0 +1,213 @@
+"""Is this installation well? One finding a line, with its remedy. Changes nothing."""
+
+from __future__ import annotations
+
+import platform
+import re
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from tempfile import TemporaryFile
+from typing import Any, Literal
+
+from masuka import pocket
+from masuka.config import Settings
+from masuka.errors import MasukaError
+from masuka.families import broken
+from masuka.hosting.machine import Machine, machine
+from masuka.hosting.runtime import detect
+from masuka.store.migrations import runner
+
+PACKAGES = (
+    "gradio", "torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes", "pyngrok",
+    "huggingface_hub", "pillow", "sqlite-utils",
+)  # fmt: skip
+SET_UP = "Run: python3 colab_setup.py setup"
+LITTLE_DISK_GIB = 10
+LEAST_DISK_GIB = 1
+LITTLE_MEMORY_GIB = 2
+OLDEST_TORCH = (2, 8)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `remedy` says what to do where it is not 'good'."""
+
+    name: str
+    state: Literal["good", "note", "bad"]
+    text: str
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The finding as JSON-ready values."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Everything that was looked at, in order; an installation is well without a 'bad'."""
+    here = machine(settings.workspace.root, device=settings.device)
+    return [
+        _python(),
+        _host(),
+        *_packages(),
+        _torch(here),
+        _gpu(here),
+        _memory(here),
+        _workspace(settings),
+        _disk(here),
+        _database(settings),
+        _pocket(),
+        *_families(),
+        _port(settings),
+        _keys(settings),
+    ]
+
+
+def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Installed versions by package, '' for one that is missing."""
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def _python() -> Finding:
+    text = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    if (3, 11) <= sys.version_info[:2] < (3, 14):
+        return Finding("python", "good", text)
+    return Finding("python", "bad", text, "Use Python 3.11, 3.12 or 3.13.")
+
+
+def _host() -> Finding:
+    host = detect()
+    if host.keeps_files:
+        return Finding("host", "good", f"Runs on {host.title}")
+    return Finding(
+        "host", "note", f"Runs on {host.title}, which may forget its files",
+        "Set MASUKA_HOME to a folder that is kept, and download what you want to keep.",
+    )  # fmt: skip
+
+
+def _packages() -> list[Finding]:
+    versions = package_versions()
+    missing = [name for name, found in versions.items() if not found]
+    if sys.platform != "linux" and "bitsandbytes" in missing:
+        missing.remove("bitsandbytes")
+    if missing:
+        return [Finding("packages", "bad", f"Not installed: {', '.join(missing)}", SET_UP)]
+    shown = ", ".join(f"{name} {found}" for name, found in versions.items() if found)
+    return [Finding("packages", "good", shown)]
+
+
+def _torch(here: Machine) -> Finding:
+    found = package_versions(("torch",))["torch"]
+    numbers = tuple(int(n) for n in re.findall(r"\d+", found)[:2])
+    if numbers < OLDEST_TORCH:
+        return Finding("torch", "bad", f"torch {found or 'is missing'}", SET_UP)
+    if here.gpus and "+cpu" in found:
+        return Finding(
+            "torch", "bad", f"There is an NVIDIA GPU, but torch {found} is built for the CPU",
+            "Delete the folder .venv and run: python3 colab_setup.py setup",
+        )  # fmt: skip
+    return Finding("torch", "good", f"torch {found}; jobs run on {here.device}")
+
+
+def _gpu(here: Machine) -> Finding:
+    if not here.gpus:
+        return Finding(
+            "gpu", "note", "No NVIDIA GPU",
+            "The built-in model works without one; the full-size models need one.",
+        )  # fmt: skip
+    shown = "; ".join(
+        f"{g.name}, {g.vram_free_gib:.1f} of {g.vram_total_gib:.1f} GiB free, driver {g.driver}"
+        for g in here.gpus
+    )
+    return Finding("gpu", "good", shown)
+
+
+def _memory(here: Machine) -> Finding:
+    text = f"{here.ram_free_gib:.1f} of {here.ram_total_gib:.1f} GiB memory free, {here.cpu_count} cores"
+    if here.ram_free_gib < LITTLE_MEMORY_GIB:
+        return Finding("memory", "note", text, "Close other programs before a training.")
+    return Finding("memory", "good", text)
+
+
+def _workspace(settings: Settings) -> Finding:
+    root = settings.workspace.root
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=root) as file:
+            file.write(b"x")
+    except OSError as error:
+        return Finding(
+            "workspace", "bad", f"{root} cannot be written: {error.strerror}",
+            "Set MASUKA_HOME to a folder that you may write to.",
+        )  # fmt: skip
+    return Finding("workspace", "good", f"Files are kept in {root}")
+
+
+def _disk(here: Machine) -> Finding:
+    text = f"{here.disk_free_gib:.1f} GiB free on the workspace's disk"
+    if here.disk_free_gib < LEAST_DISK_GIB:
+        return Finding("disk", "bad", text, "Delete old runs in Training, or free space.")
+    if here.disk_free_gib < LITTLE_DISK_GIB:
+        return Finding("disk", "note", text, "A full-size model needs more; the built-in one does not.")
+    return Finding("disk", "good", text)
+
+
+def _database(settings: Settings) -> Finding:
+    path = settings.workspace.database
+    if not path.exists():
+        return Finding("database", "note", f"There is no database at {path} yet", "The first start makes it.")
+    try:
+        health = runner.check(path)
+    except MasukaError as error:
+        return Finding("database", "bad", error.message, error.hint)
+    text = f"SQLite {health.sqlite_version}, journal {health.journal_mode}, {len(health.applied)} migrations"
+    if health.problems:
+        return Finding(
+            "database", "bad", f"{text}. {health.problems[0]}",
+            "Restore a backup: python -m masuka db restore",
+        )  # fmt: skip
+    if health.pending:
+        return Finding("database", "note", f"{text}, {len(health.pending)} waiting", "The next start migrates it.")
+    return Finding("database", "good", text)
+
+
+def _pocket() -> Finding:
+    if (pocket.FOLDER / "model_index.json").is_file():
+        return Finding("pocket", "good", "The built-in model is here")
+    return Finding(
+        "pocket", "bad", f"The built-in model is missing from {pocket.FOLDER}",
+        "Get the project again; its folder masuka/pocket/weights is not complete.",
+    )  # fmt: skip
+
+
+def _families() -> list[Finding]:
+    return [
+        Finding("families", "note", f"The model family {name} is disabled: {why}", "Update or remove its package.")
+        for name, why in broken.items()
+    ]
+
+
+def _port(settings: Settings) -> Finding:
+    if not settings.port:
+        return Finding("port", "good", "A free port is chosen at each start")
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        taken = probe.connect_ex((settings.host, settings.port)) == 0
+    if taken:
+        return Finding(
+            "port", "note", f"Something answers on port {settings.port}: MASUKA itself, or another program",
+            "Set MASUKA_PORT to another number if it is another program.",
+        )  # fmt: skip
+    return Finding("port", "good", f"Port {settings.port} is free")
+
+
+def _keys(settings: Settings) -> Finding:
+    names = ", ".join(sorted(settings.secrets)) or "none"
+    return Finding("keys", "good", f"Keys given in the environment: {names}")
