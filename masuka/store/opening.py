@@ -63,8 +63,11 @@ def _why_unreachable(path: Path, *, tries: int = TRIES) -> str:
             time.sleep(SECONDS_BETWEEN_TRIES)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab"), closing(connect(path)) as db:
-                db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            # Never open the file ourselves: closing it would drop the locks of every other
+            # connection of this process (sqlite.org/howtocorrupt.html, 2.2).
+            with closing(connect(path)) as db:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("ROLLBACK")
             return ""
         except OSError as error:
             why = str(error.strerror or error).lower()

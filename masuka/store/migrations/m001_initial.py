@@ -214,6 +214,7 @@ CREATE TABLE imported (
     old_table TEXT NOT NULL,
     old_id INTEGER NOT NULL,
     new_id INTEGER NOT NULL,
+    row TEXT NOT NULL,
     imported_at TEXT NOT NULL
 ) STRICT;
 
