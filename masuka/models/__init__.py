@@ -1,0 +1,1 @@
+"""Base models: where they lie, how they get there, and how they are loaded."""
