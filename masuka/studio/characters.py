@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from masuka.requests.datasets import CreateCharacter
@@ -16,7 +17,9 @@ class Characters:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def create(self, request: CreateCharacter | None = None, /, **values: Any) -> Character:
+    def create(
+        self, request: CreateCharacter | Mapping[str, Any] | None = None, /, **values: Any
+    ) -> Character:
         """The new character; raises Conflict when the name is taken."""
         self._context.actor.must_edit()
         wanted = parsed(CreateCharacter, request, values)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Datasets:
         self._context = context
         self._jobs = Jobs(context)
 
-    def create(self, request: CreateDataset | None = None, /, **values: Any) -> Dataset:
+    def create(self, request: CreateDataset | Mapping[str, Any] | None = None, /, **values: Any) -> Dataset:
         """The new, empty data set; raises Conflict when the name is taken."""
         self._context.actor.must_edit()
         wanted = parsed(CreateDataset, request, values)
@@ -48,7 +49,9 @@ class Datasets:
         """One data set; raises NotFound."""
         return rows.get_dataset(self._context.store, actor=self._context.actor, id=dataset_id)
 
-    def update(self, dataset_id: int, request: UpdateDataset | None = None, /, **values: Any) -> Dataset:
+    def update(
+        self, dataset_id: int, request: UpdateDataset | Mapping[str, Any] | None = None, /, **values: Any
+    ) -> Dataset:
         """The changed data set; a new trigger word is written into every caption."""
         self._context.actor.must_edit()
         wanted = parsed(UpdateDataset, request, values)
@@ -120,7 +123,7 @@ class Datasets:
             character_id=dataset.character_id,
         )
 
-    def pictures(self, dataset_id: int, *, after_id: int | None = None, limit: int = 60) -> list[Picture]:
+    def pictures(self, dataset_id: int, *, after_id: int | None = None, limit: int = 60) -> Sequence[Picture]:
         """Up to `limit` pictures in the order they came, after the picture `after_id`."""
         return pictures.list_pictures(
             self._context.store,
@@ -130,9 +133,9 @@ class Datasets:
             limit=limit,
         )
 
-    def every_picture(self, dataset_id: int) -> list[Picture]:
+    def every_picture(self, dataset_id: int) -> Sequence[Picture]:
         """All pictures of the set."""
-        found: list[Picture] = []
+        found: builtins.list[Picture] = []
         while page := self.pictures(dataset_id, after_id=found[-1].id if found else None, limit=1000):
             found.extend(page)
         return found
@@ -151,7 +154,7 @@ class Datasets:
             caption=clean_caption(text),
         )
 
-    def edit_captions(self, request: EditCaptions | None = None, /, **values: Any) -> int:
+    def edit_captions(self, request: EditCaptions | Mapping[str, Any] | None = None, /, **values: Any) -> int:
         """How many captions one change to many altered; all change or none does."""
         self._context.actor.must_edit()
         wanted = parsed(EditCaptions, request, values)
@@ -190,7 +193,7 @@ class Datasets:
             dataset, self.every_picture(dataset_id), to=to, resolve=self._context.workspace.resolve
         )
 
-    def check(self, dataset_id: int, *, resolution_px: int = 0) -> list[str]:
+    def check(self, dataset_id: int, *, resolution_px: int = 0) -> Sequence[str]:
         """What stands in the way of a good training, a sentence each; [] is well."""
         return check.problems(
             self.get(dataset_id),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Images:
         """Every setting with the base's own range and default, for form and command line."""
         return params(DrawImages, draw_limits_of(base))
 
-    def draw(self, request: DrawImages | None = None, /, **values: Any) -> Job:
+    def draw(self, request: DrawImages | Mapping[str, Any] | None = None, /, **values: Any) -> Job:
         """The queued drawing of 1 to 8 pictures.
 
         A LoRA draws with the base it was trained on. Raises InvalidInput for a setting out

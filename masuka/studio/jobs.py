@@ -40,7 +40,7 @@ class Jobs:
         kind: str | None = None,
         before_id: int | None = None,
         limit: int = 50,
-    ) -> list[Job]:
+    ) -> Sequence[Job]:
         """Jobs, the newest first."""
         return rows.list_jobs(
             self._context.store,
@@ -138,7 +138,7 @@ class Jobs:
             log.seek(max(0, file.stat().st_size - tail_bytes))
             return log.read().decode(errors="replace")
 
-    def events(self, job_id: int) -> list[rows.JobEvent]:
+    def events(self, job_id: int) -> Sequence[rows.JobEvent]:
         """What happened to the job, in order."""
         return rows.list_job_events(self._context.store, actor=self._context.actor, id=job_id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Training:
         """Every setting with the base's own range and default, for form and command line."""
         return params(TrainImage, train_limits_of(base))
 
-    def start(self, request: TrainImage | None = None, /, **values: Any) -> Job:
+    def start(self, request: TrainImage | Mapping[str, Any] | None = None, /, **values: Any) -> Job:
         """The queued training of a LoRA.
 
         Raises InvalidInput for an empty set or a setting out of the base's range, Conflict
@@ -84,7 +85,7 @@ class Training:
         """The run's sample pictures in step order."""
         return runs.list_samples(self._context.store, actor=self._context.actor, run_id=run_id)
 
-    def _add_run(self, wanted: TrainImage, dataset: Dataset, pictures: list[Picture], name: str) -> Run:
+    def _add_run(self, wanted: TrainImage, dataset: Dataset, pictures: Sequence[Picture], name: str) -> Run:
         family, _ = family_of(wanted.base)
         return runs.add_run(
             self._context.store,
@@ -105,7 +106,7 @@ class Training:
         return f"{stem} {number}"
 
     def _params(
-        self, wanted: TrainImage, dataset: Dataset, pictures: list[Picture], run: Run
+        self, wanted: TrainImage, dataset: Dataset, pictures: Sequence[Picture], run: Run
     ) -> dict[str, Any]:
         workspace = self._context.workspace
         base = self._models.base(wanted.base)
@@ -139,7 +140,7 @@ class Training:
         }
 
     @staticmethod
-    def _sample_prompts(wanted: TrainImage, dataset: Dataset, pictures: list[Picture]) -> list[str]:
+    def _sample_prompts(wanted: TrainImage, dataset: Dataset, pictures: Sequence[Picture]) -> list[str]:
         if not wanted.sample_every:
             return []
         chosen = (
