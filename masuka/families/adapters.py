@@ -133,8 +133,10 @@ def load(
 def merge_for_training(model: nn.Module, file: Path) -> None:
     """Merges a training adapter into a diffusers model, and keeps what undoes it, switched off.
 
-    Merged once and never subtracted: 16-bit weights drift with every merge and unmerge.
+    `file` is a LoRA or the folder that holds one. Merged once and never subtracted: 16-bit weights drift with every merge and unmerge.
     """
+    if file.is_dir():
+        file = next(iter(sorted(file.glob("*.safetensors"))), file / "adapter.safetensors")
     shapes, _ = read_header(file)
     pairs = _pairs(shapes)
     if not _fitting(pairs, {"transformer": _widths(model)}):
@@ -208,8 +210,10 @@ def _widths(module: Any) -> dict[str, tuple[int, int]]:
     found = {}
     for name, layer in module.named_modules():
         for a, b in (("in_features", "out_features"), ("in_channels", "out_channels")):
-            if isinstance(getattr(layer, a, None), int) and isinstance(getattr(layer, b, None), int):
-                found[name] = (getattr(layer, a), getattr(layer, b))
+            # Only a layer's own attributes: diffusers models look further ones up in their config.
+            own = vars(layer)
+            if isinstance(own.get(a), int) and isinstance(own.get(b), int):
+                found[name] = (own[a], own[b])
     return found
 
 

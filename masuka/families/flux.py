@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masuka import pocket
-from masuka.families import adapters, quantized, tiny
+from masuka.families import adapters, tiny, weights
 from masuka.families.base import AdapterReport, Capabilities, Entry
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
@@ -62,8 +62,9 @@ SCHNELL = Entry(
     licence="Apache-2.0",
     tier="high",
     size_gib=31.5,
-    about="A large model that draws in four steps; its pictures may be used for anything.",
+    about="Draws in four steps; its pictures may be used for anything. Asks for an account.",
     guidance="none",
+    gated=True,
     training_adapter="ostris/FLUX.1-schnell-training-adapter",
     draw_limits={
         **DRAW,
@@ -136,9 +137,9 @@ class Flux:
         tokenizer_2 = T5TokenizerFast.from_pretrained(folder / "tokenizer_2", local_files_only=True)
         return TextEncoders(
             CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            _frozen(CLIPTextModel.from_pretrained(folder / "text_encoder", **load), device),
+            weights.frozen(CLIPTextModel.from_pretrained(folder / "text_encoder", **load), device),
             tokenizer_2,
-            _frozen(T5EncoderModel.from_pretrained(folder / "text_encoder_2", **load), device),
+            weights.frozen(T5EncoderModel.from_pretrained(folder / "text_encoder_2", **load), device),
             _text_tokens(tokenizer_2, adapters.read_json(folder / "transformer" / "config.json")),
         )
 
@@ -169,12 +170,12 @@ class Flux:
     def autoencoder(self, folder: Path, *, dtype: torch.dtype, device: str) -> nn.Module:
         from diffusers import AutoencoderKL
 
-        model: nn.Module = _frozen(_load(AutoencoderKL, folder / "vae", dtype), device)
+        model: nn.Module = weights.frozen(weights.load(AutoencoderKL, folder / "vae", dtype), device)
         return model
 
     def encode_pixels(self, autoencoder: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
-        weight = next(autoencoder.parameters())
-        posterior = autoencoder.encode(pixels.to(weight.device, weight.dtype)).latent_dist  # type: ignore[operator]
+        inputs = pixels.to(weights.device_of(autoencoder), next(autoencoder.parameters()).dtype)
+        posterior = autoencoder.encode(inputs).latent_dist  # type: ignore[operator]
         return {"mean": posterior.mean.float().cpu(), "std": posterior.std.float().cpu()}
 
     def sample_latents(
@@ -204,9 +205,9 @@ class Flux:
     ) -> nn.Module:
         from diffusers import FluxTransformer2DModel
 
-        options = quantized.options(quantize, dtype=dtype, device=device)
-        loaded = _load(FluxTransformer2DModel, folder / "transformer", dtype, **options)
-        model: nn.Module = _frozen(loaded, None if options else device)
+        options = weights.quantized(quantize, dtype=dtype, device=device)
+        loaded = weights.load(FluxTransformer2DModel, folder / "transformer", dtype, **options)
+        model: nn.Module = weights.frozen(loaded, None if options else device)
         if training_adapter is not None:
             adapters.merge_for_training(model, training_adapter)
         return model
@@ -258,13 +259,11 @@ class Flux:
         dtypes: Any = dtype
         if dtype == torch.float16:
             dtypes = {"default": dtype, "text_encoder": torch.float32, "text_encoder_2": torch.float32}
-        pipeline = FluxPipeline.from_pretrained(
-            folder, dtype=dtypes, local_files_only=True, use_safetensors=True, **parts
-        )
+        pipeline = weights.load(FluxPipeline, folder, dtypes, **parts)
         pipeline.set_progress_bar_config(disable=True)
         for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             if part is not None and part not in parts.values():
-                _frozen(part, device)
+                weights.frozen(part, device)
         return pipeline
 
     def negative_text(self, request: DrawImages) -> str | None:
@@ -374,15 +373,5 @@ def _token_ids(tokenizer: Any, captions: Sequence[str], length: int, model: Any)
     batch = tokenizer(
         list(captions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     )
-    ids: Tensor = batch.input_ids.to(next(model.parameters()).device)
+    ids: Tensor = batch.input_ids.to(weights.device_of(model))
     return ids
-
-
-def _load(kind: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
-    return kind.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True, **options)
-
-
-def _frozen(module: Any, device: str | None) -> Any:
-    """The module, on the device, with nothing to train and its dropout off."""
-    module.requires_grad_(False).eval()
-    return module if device is None else module.to(device)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from masuka.families import weights
+
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
@@ -45,9 +47,8 @@ def fit(autoencoder: Any) -> Tensor:
     import torch
 
     pixels = _colour_fields()
-    weight = next(autoencoder.parameters())
     with torch.no_grad():
-        inputs = (pixels * 2 - 1).to(weight.device, weight.dtype)
+        inputs = (pixels * 2 - 1).to(weights.device_of(autoencoder), next(autoencoder.parameters()).dtype)
         latents = autoencoder.encode(inputs).latent_dist.mode().float().cpu()
     count, channels, height, width = latents.shape
     seen = torch.nn.functional.adaptive_avg_pool2d(pixels, (height, width))

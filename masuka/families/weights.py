@@ -1,0 +1,64 @@
+"""How weights are read: safetensors only, from a folder only, in fewer bits where asked."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from masuka.errors import InvalidInput, NoAccelerator
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load(kind: Any, folder: Path, dtype: Any, **options: Any) -> Any:
+    """A diffusers model or pipeline of that class, from the folder; nothing is downloaded."""
+    # diffusers 0.39 knows torch_dtype only and ignores dtype; from 0.40 on it warns (its #14205).
+    name = "dtype" if _release("diffusers") >= (0, 40) else "torch_dtype"
+    options[name] = dtype
+    return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **options)
+
+
+def frozen(module: Any, device: str | None) -> Any:
+    """The module on the device, with nothing to train and its dropout off; None: where it is."""
+    module.requires_grad_(False).eval()
+    return module if device is None else module.to(device)
+
+
+def device_of(module: Any) -> torch.device:
+    """Where the module computes, which is not where its weights lie while it is offloaded."""
+    offloaded = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    import torch
+
+    return torch.device(offloaded if offloaded is not None else next(module.parameters()).device)
+
+
+def quantized(quantize: str, *, dtype: torch.dtype, device: str) -> dict[str, Any]:
+    """Arguments for `load` that keep a frozen model in 8 or 4 bits; empty for 'none'.
+
+    Raises NoAccelerator off CUDA and InvalidInput for a word that is not known.
+    """
+    if quantize == "none":
+        return {}
+    if quantize not in ("int8", "nf4"):
+        raise InvalidInput(f"Quantise the base is {quantize!r}.", "Use none, int8 or nf4.", field="quantize")
+    if not device.startswith("cuda"):
+        raise NoAccelerator(
+            f"A base in {quantize} needs an NVIDIA GPU, and this runs on {device}.",
+            "Set 'Quantise the base' to none.",
+        )
+    from diffusers import BitsAndBytesConfig
+
+    if quantize == "int8":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _release(library: str) -> tuple[int, int]:
+    major, minor = version(library).split(".")[:2]
+    return int(major), int(minor)
