@@ -8,7 +8,8 @@ creates or probes anything unless it is called for.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -188,6 +189,21 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 def host_marks(environment: Mapping[str, str] | None = None) -> frozenset[str]:
     """Names (no values) of the variables by which rented hosts can be told apart."""
     return frozenset(n for n in (os.environ if environment is None else environment) if n.startswith(HOST_PREFIXES))
+
+
+@contextmanager
+def secrets_in_environment(secrets: Mapping[str, str]) -> Iterator[None]:
+    """Lends a person's keys to libraries that read the environment, for one job."""
+    before = {name: os.environ.get(name) for name in secrets}
+    os.environ.update(secrets)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _path(environment: Mapping[str, str], name: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,9 +41,9 @@ KINDS = {
 }
 
 
-def kind_named(name: str) -> Kind:
+def kind_named(name: str, kinds: Mapping[str, Kind] = KINDS) -> Kind:
     """The kind of that name; raises NotFound."""
     try:
-        return KINDS[name]
+        return kinds[name]
     except KeyError:
         raise NotFound(f"There is no kind of job named {name!r}.", "Update MASUKA.") from None

@@ -1,0 +1,136 @@
+"""How an attempt at a job ends: the next state, its sentence, and what is swept away.
+
+Files go before the state is written, and the events last: whoever is killed in between
+finds the job still running at the next start, reads the same end and does the same again.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from masuka.config import Workspace
+from masuka.errors import MasukaError
+from masuka.jobs import failures
+from masuka.jobs.events import End
+from masuka.jobs.files import AttemptFiles
+from masuka.jobs.kinds import Kind
+from masuka.jobs.queue import MOST_LOSSES, SYSTEM, move
+from masuka.store import jobs as rows
+from masuka.store.connect import Store
+from masuka.store.jobs import Job
+
+KEPT_ARTEFACTS = frozenset({"checkpoint", "adapter"})
+"""While one of these is on disk, the output folder of a job that failed is of use."""
+
+
+log = logging.getLogger("masuka.jobs")
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The process is gone without a last word; None: nobody of ours saw its exit code."""
+
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True)
+class _Next:
+    """The states to pass through, and the columns to write with the first of them."""
+
+    states: tuple[str, ...]
+    columns: dict[str, Any]
+
+
+def settle(
+    store: Store,
+    workspace: Workspace,
+    job_id: int,
+    files: AttemptFiles,
+    ending: End | Lost,
+    kind: Kind | None,
+) -> Job | None:
+    """The job after its attempt; None when somebody else has settled it.
+
+    The process must be gone, or be done with this job.
+    """
+    job = rows.get_job(store, actor=SYSTEM, id=job_id)
+    if job.state != "running" or job.fence != files.fence:
+        return None
+    following = _after(job, ending, kind)
+    if following.states[0] not in ("done", "paused"):
+        _delete_partial_output(store, workspace, job)
+    with store.write():
+        settled = move(store, job_id, following.states[0], fence=files.fence, **following.columns)
+        for state in following.states[1:]:
+            settled = move(store, job_id, state) if settled else None
+    if settled is not None:
+        files.sweep()
+    return settled
+
+
+def fail_job(
+    store: Store, workspace: Workspace, job_id: int, files: AttemptFiles, error: MasukaError
+) -> None:
+    """Ends a running job with an error that is not of its own making."""
+    settle(store, workspace, job_id, files, End("failed", {"error": error.as_dict()}), None)
+
+
+def _after(job: Job, ending: End | Lost, kind: Kind | None) -> _Next:
+    if job.asked == "cancel":
+        return _Next(("cancelled",), {"message": "Cancelled."})
+    if isinstance(ending, Lost):
+        return _after_loss(job, ending, kind)
+    if ending.type == "done":
+        return _Next(("done",), {"result": ending.event["result"], "message": "", "step": job.total})
+    if ending.type == "failed":
+        error = ending.event["error"]
+        return _Next(("failed",), {"error": error, "message": error["message"]})
+    if ending.event["why"] == "cancel":
+        return _Next(("cancelled",), {"message": "Cancelled."})
+    if job.asked == "pause":
+        return _Next(("paused",), {"message": "Paused.", "failures_without_checkpoint": 0})
+    return _interrupted(kind, job.failures_without_checkpoint)
+
+
+def _after_loss(job: Job, loss: Lost, kind: Kind | None) -> _Next:
+    losses = job.failures_without_checkpoint + 1
+    why = failures.from_exit(loss.exit_code)
+    resumes = kind is not None and kind.resumes
+    if losses >= MOST_LOSSES:
+        why = failures.lost_too_often(losses, why)
+        return _Next(("failed",), {"error": why.as_dict(), "message": why.message})
+    if job.asked == "pause" and resumes:
+        return _Next(("paused",), {"message": "Paused.", "failures_without_checkpoint": losses})
+    # Without a first event the job's code never ran: nothing was half done.
+    if resumes or job.events_seen == 0 or loss.exit_code is None:
+        return _interrupted(kind, losses, never_began=job.events_seen == 0)
+    return _Next(("failed",), {"error": why.as_dict(), "message": why.message})
+
+
+def _interrupted(kind: Kind | None, losses: int, *, never_began: bool = False) -> _Next:
+    again = never_began or (kind is not None and kind.resumes)
+    message = "Interrupted; it goes on by itself." if again else "Interrupted when MASUKA stopped."
+    states = ("interrupted", "queued") if again else ("interrupted",)
+    return _Next(states, {"message": message, "failures_without_checkpoint": losses})
+
+
+def _delete_partial_output(store: Store, workspace: Workspace, job: Job) -> None:
+    output = job.params.get("output")
+    if not output:
+        return
+    folder = workspace.resolve(output)
+    root = workspace.root.resolve()
+    # Two levels below the root at least, so that no folder of the workspace itself can go.
+    if not folder.is_relative_to(root) or len(folder.relative_to(root).parts) < 2 or not folder.exists():
+        return
+    made = rows.list_job_events(store, actor=SYSTEM, id=job.id, type="artefact")
+    kept = [event for event in made if event.data["kind"] in KEPT_ARTEFACTS]
+    if not any(workspace.resolve(Path(event.data["path"])).exists() for event in kept):
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            log.warning("job %d: its unfinished output stays at %s: %s", job.id, folder, error)

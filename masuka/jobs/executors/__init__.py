@@ -1,0 +1,1 @@
+"""Where jobs run: in worker processes, or in the process that asks."""

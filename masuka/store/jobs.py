@@ -1,0 +1,258 @@
+"""Rows of jobs and of their events: what was asked, how far it is, what became of it.
+
+Which state may follow which is decided in `masuka.jobs.queue`; here a write only names
+the states it expects, so that two writers never both succeed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from masuka.requests.actor import Actor
+from masuka.store.connect import Store
+from masuka.store.rows import broken_rules, decode, encode, get_row, list_rows, now_at
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job; times are ISO 8601 in UTC, `pid_started` is seconds since the epoch.
+
+    `fence` numbers the attempts: only events of the present one count. `asked` is what a
+    person wants of the running job: '', 'cancel' or 'pause'.
+    """
+
+    id: int
+    user_id: int
+    kind: str
+    lane: str
+    state: str
+    title: str
+    request: dict[str, Any]
+    params: dict[str, Any]
+    character_id: int | None
+    dataset_id: int | None
+    run_id: int | None
+    stage: str
+    step: int
+    total: int
+    seconds_per_step: float | None
+    message: str
+    error: dict[str, Any] | None
+    result: dict[str, Any] | None
+    asked: str
+    attempt: int
+    failures_without_checkpoint: int
+    fence: int
+    pid: int | None
+    pid_started: float | None
+    events_offset: int
+    events_seen: int
+    position: float
+    idempotency_key: str | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    change: int
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """A transition, a note or an artefact of a job."""
+
+    id: int
+    job_id: int
+    at: str
+    type: str
+    data: dict[str, Any]
+
+
+COLUMNS = frozenset(f.name for f in fields(Job))
+
+
+def add_job(
+    db: Store,
+    *,
+    actor: Actor,
+    kind: str,
+    lane: str,
+    title: str,
+    request: Mapping[str, Any],
+    params: Mapping[str, Any],
+    character_id: int | None = None,
+    dataset_id: int | None = None,
+    run_id: int | None = None,
+    idempotency_key: str | None = None,
+) -> Job:
+    """The queued job; the one that is there already when the person's key was used before."""
+    key = None if idempotency_key is None else f"{actor.user_id}:{idempotency_key}"
+    values = encode({
+        "user_id": actor.user_id, "kind": kind, "lane": lane, "state": "queued", "title": title,
+        "request": request, "params": params, "character_id": character_id, "dataset_id": dataset_id,
+        "run_id": run_id, "idempotency_key": key, "created_at": now_at(),
+    })  # fmt: skip
+    with db.write() as connection, broken_rules():
+        last = connection.execute("SELECT COALESCE(MAX(position), 0) FROM jobs").fetchone()
+        values["position"] = last[0] + 1
+        names, slots = ", ".join(values), ", ".join(f":{name}" for name in values)
+        insert = f"INSERT INTO jobs ({names}) VALUES ({slots})"  # noqa: S608 - the names above
+        added = connection.execute(
+            f"{insert} ON CONFLICT (idempotency_key) DO NOTHING RETURNING id", values
+        ).fetchone()
+        if added is None:
+            return _one(connection.execute("SELECT * FROM jobs WHERE idempotency_key = ?", [key]))
+        add_job_event(db, id=added[0], type="state", data={"to": "queued"})
+        return _one(connection.execute("SELECT * FROM jobs WHERE id = ?", [added[0]]))
+
+
+def get_job(db: Store, *, actor: Actor, id: int) -> Job:
+    """One job; raises NotFound when there is none or it is another person's."""
+    return get_row(db, Job, table="jobs", noun="job", id=id, actor=actor)
+
+
+def list_jobs(
+    db: Store,
+    *,
+    actor: Actor,
+    character_id: int | None = None,
+    dataset_id: int | None = None,
+    states: Sequence[str] | None = None,
+    kind: str | None = None,
+    before_id: int | None = None,
+    limit: int = 50,
+) -> list[Job]:
+    """The person's jobs, the newest first; an owner sees everybody's."""
+    where: dict[str, Any] = {}
+    for column, value in (("character_id", character_id), ("dataset_id", dataset_id), ("kind", kind)):
+        if value is not None:
+            where[f"{column} = ?"] = value
+    if before_id is not None:
+        where["id < ?"] = before_id
+    if states is not None:
+        where["state IN (SELECT value FROM json_each(?))"] = json.dumps(list(states))
+    return list_rows(db, Job, table="jobs", actor=actor, where=where, limit=limit)
+
+
+def count_jobs(db: Store, *, actor: Actor) -> dict[str, int]:
+    """How many of the person's jobs are in each state."""
+    with db.read() as connection:
+        rows = connection.execute(
+            "SELECT state, COUNT(*) FROM jobs WHERE ? = 'owner' OR user_id = ? GROUP BY state",
+            [actor.role, actor.user_id],
+        ).fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+def has_queued_job(db: Store, *, lanes: Sequence[str]) -> bool:
+    """Whether anything waits in one of the lanes."""
+    with db.read() as connection:
+        row = connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' "
+            "AND lane IN (SELECT value FROM json_each(?)))",
+            [json.dumps(list(lanes))],
+        ).fetchone()
+    return bool(row[0])
+
+
+def state_of(db: Store, *, id: int) -> str | None:
+    """The state of any person's job; None when there is no such job."""
+    with db.read() as connection:
+        row = connection.execute("SELECT state FROM jobs WHERE id = ?", [id]).fetchone()
+    return None if row is None else str(row[0])
+
+
+def claim_job(
+    db: Store,
+    *,
+    lane: str | None = None,
+    id: int | None = None,
+    pid: int | None = None,
+    pid_started: float | None = None,
+) -> Job | None:
+    """The next queued job of the lane, or the job `id`, now running; None when there is none.
+
+    One statement, so that of many claimants one gets it. People take turns in a lane: the
+    one whose last start is longest ago comes first; each one's jobs run in order.
+    """
+    with db.write() as connection:
+        claimed = _many(
+            connection.execute(
+                "UPDATE jobs SET state = 'running', fence = fence + 1, attempt = attempt + 1, asked = '', "
+                "error = NULL, result = NULL, message = '', stage = '', step = 0, total = 0, "
+                "seconds_per_step = NULL, events_offset = 0, events_seen = 0, pid = :pid, "
+                "pid_started = :pid_started, started_at = :now, finished_at = NULL "
+                "WHERE state = 'queued' AND id = COALESCE(:id, (SELECT jobs.id FROM jobs LEFT JOIN "
+                "(SELECT user_id, MAX(started_at) AS last_at FROM jobs WHERE lane = :lane GROUP BY user_id) "
+                "AS turns ON turns.user_id = jobs.user_id WHERE state = 'queued' AND lane = :lane "
+                "ORDER BY COALESCE(last_at, ''), position, jobs.id LIMIT 1)) "
+                "RETURNING *",
+                {"pid": pid, "pid_started": pid_started, "now": now_at(), "id": id, "lane": lane},
+            )
+        )
+    return claimed[0] if claimed else None
+
+
+def set_job(
+    db: Store,
+    *,
+    id: int,
+    states: Iterable[str] | None = None,
+    fence: int | None = None,
+    **changed: Any,
+) -> Job | None:
+    """The changed job; None, and nothing changed, unless it is in one of the states (and fence)."""
+    unknown = changed.keys() - COLUMNS
+    if unknown:
+        raise TypeError(f"jobs has no column {sorted(unknown)}")
+    wanted: dict[str, Any] = {"id = ?": id}
+    if states is not None:
+        wanted["state IN (SELECT value FROM json_each(?))"] = json.dumps(list(states))
+    if fence is not None:
+        wanted["fence = ?"] = fence
+    columns, where = ", ".join(f"{name} = ?" for name in changed), " AND ".join(wanted)
+    update = f"UPDATE jobs SET {columns} WHERE {where} RETURNING *"  # noqa: S608 - names of COLUMNS
+    with db.write() as connection, broken_rules():
+        after = _many(connection.execute(update, [*encode(changed).values(), *wanted.values()]))
+    return after[0] if after else None
+
+
+def delete_job(db: Store, *, actor: Actor, id: int, states: Iterable[str]) -> bool:
+    """Whether the job was deleted: only one of the person's, in one of the states, is."""
+    with db.write() as connection:
+        gone = connection.execute(
+            "DELETE FROM jobs WHERE id = ? AND (? = 'owner' OR user_id = ?) "
+            "AND state IN (SELECT value FROM json_each(?)) RETURNING id",
+            [id, actor.role, actor.user_id, json.dumps(list(states))],
+        ).fetchall()
+    return bool(gone)
+
+
+def add_job_event(db: Store, *, id: int, type: str, data: Mapping[str, Any], at: str | None = None) -> None:
+    """Adds one line to the history of the job `id`."""
+    with db.write() as connection:
+        connection.execute(
+            "INSERT INTO job_events (job_id, at, type, data) VALUES (?, ?, ?, ?)",
+            [id, at or now_at(), type, json.dumps(data, default=str)],
+        )
+
+
+def list_job_events(db: Store, *, actor: Actor, id: int, type: str | None = None) -> list[JobEvent]:
+    """What happened to the job, in order; raises NotFound."""
+    get_job(db, actor=actor, id=id)
+    with db.read() as connection:
+        rows = connection.execute(
+            "SELECT id, job_id, at, type, data FROM job_events WHERE job_id = ? AND (? IS NULL OR type = ?) "
+            "ORDER BY id",
+            [id, type, type],
+        ).fetchall()
+    return [decode(JobEvent, row) for row in rows]
+
+
+def _many(cursor: Any) -> list[Job]:
+    return [decode(Job, row) for row in cursor.fetchall()]
+
+
+def _one(cursor: Any) -> Job:
+    return _many(cursor)[0]
