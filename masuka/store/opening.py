@@ -10,6 +10,7 @@ from masuka.config import Workspace
 from masuka.errors import StoreError
 from masuka.store.connect import Store, connect
 from masuka.store.driver import OLDEST_VERSION, is_unreachable, sqlite3, version, wal_is_safe
+from masuka.store.legacy import import_masuka2, is_masuka2, nothing_new
 from masuka.store.migrations.runner import migrate
 
 TRIES = 3
@@ -25,15 +26,40 @@ def open_store(workspace: Workspace, *, secret_key: str | None = None) -> Store:
             "Install pysqlite3: pip install 'pysqlite3>=0.6.1'.",
         )
     notices: list[str] = []
-    path = _reachable(workspace, notices)
+    old = workspace.database if is_masuka2(workspace.database) else None
+    path = _reachable(_beside(workspace, old) if old else workspace.database, workspace, notices)
     migrate(path, backups=workspace.backups)
     _tell_journal_mode(path, notices)
-    return Store(path, notices=notices, secrets=workspace.secrets)
+    store = Store(path, notices=notices, secrets=workspace.secrets)
+    if old:
+        _bring_over(store, old, workspace, secret_key)
+    return store
 
 
-def _reachable(workspace: Workspace, notices: list[str]) -> Path:
-    """The database file, or the fallback beside it when it cannot be opened."""
-    wanted = workspace.database
+def _beside(workspace: Workspace, old: Path) -> Path:
+    """Where the new database goes when DATABASE_URL still names the one of MASUKA 2."""
+    usual = workspace.root / "masuka.db"
+    return usual if usual.resolve() != old.resolve() else old.with_name("masuka-3.db")
+
+
+def _bring_over(store: Store, old: Path, workspace: Workspace, secret_key: str | None) -> None:
+    store.notices.append(f"{old} belongs to MASUKA 2 and stays as it is. This studio works in {store.path}.")
+    try:
+        if nothing_new(store, old, secret_key=secret_key):
+            return
+        report = import_masuka2(store, old, workspace=workspace, secret_key=secret_key)
+    except BaseException:
+        store.close()
+        raise
+    if report.added:
+        store.notices.append(report.summary)
+        store.notices.extend(report.oddities)
+    if report.enter_again:
+        store.notices.append(f"Enter these again in Settings: {', '.join(report.enter_again)}.")
+
+
+def _reachable(wanted: Path, workspace: Workspace, notices: list[str]) -> Path:
+    """The wanted file, or the fallback beside it when it cannot be opened."""
     why = _why_unreachable(wanted)
     if not why:
         fallback = wanted.with_name(FALLBACK_NAME)
