@@ -135,7 +135,10 @@ def _take(offer: sources.Offer, intake: Intake) -> None:
     decoded = decode(data)
     for remark in decoded.remarks:
         intake.reporter.note(f"{without_control(offer.name)[:SHOWN_NAME_CHARS]}: {remark}")
-    intake.take(encode(decoded), decoded.image, name=offer.name, caption=offer.caption)
+    caption = offer.caption
+    if caption and offer.trigger_word:
+        caption = captions.change_trigger(caption, offer.trigger_word, intake.trigger_word)
+    intake.take(encode(decoded), decoded.image, name=offer.name, caption=caption)
 
 
 def _file_name(name: str) -> str:

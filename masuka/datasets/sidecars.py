@@ -1,4 +1,4 @@
-"""Captions that lie beside pictures: `.txt`, `.caption` and `metadata.jsonl`.
+"""Texts that lie beside pictures: `.txt`, `.caption`, `metadata.jsonl`, `dataset.json`.
 
 Parsers of outside text: whatever the bytes are, they give text or a sentence.
 """
@@ -9,9 +9,11 @@ import codecs
 import json
 
 from masuka.errors import InvalidInput
+from masuka.requests.text import clean_trigger
 
 CAPTION_ENDINGS = (".txt", ".caption")
 METADATA_NAME = "metadata.jsonl"
+DATASET_NAME = "dataset.json"
 LARGEST_CAPTION_BYTES = 64_000
 LARGEST_METADATA_BYTES = 20_000_000
 _TEXT_KEYS = ("text", "caption", "prompt")
@@ -59,3 +61,16 @@ def read_metadata(data: bytes) -> tuple[dict[str, str], list[InvalidInput]]:
         text = next((row[key] for key in _TEXT_KEYS if isinstance(row.get(key), str)), "")
         captions[name.replace("\\", "/").removeprefix("./")] = text.strip()
     return captions, problems
+
+
+def read_trigger(data: bytes) -> str:
+    """The trigger word that an exported set's dataset.json names; '' where there is none."""
+    try:
+        about = json.loads(read_text(data))
+    except (ValueError, RecursionError):
+        return ""
+    word = about.get("trigger_word") if isinstance(about, dict) else None
+    try:
+        return clean_trigger(word) if isinstance(word, str) else ""
+    except InvalidInput:
+        return ""

@@ -18,11 +18,13 @@ from masuka.datasets.archives import Archive, Member
 from masuka.datasets.decoding import LARGEST_BYTES, too_many_bytes
 from masuka.datasets.sidecars import (
     CAPTION_ENDINGS,
+    DATASET_NAME,
     LARGEST_CAPTION_BYTES,
     LARGEST_METADATA_BYTES,
     METADATA_NAME,
     read_caption,
     read_metadata,
+    read_trigger,
 )
 from masuka.errors import InvalidInput
 
@@ -42,6 +44,8 @@ class Offer:
     name: str
     read: Callable[[], bytes]
     caption: str | None = None
+    trigger_word: str = ""
+    """The trigger word of the set that the caption was written for, where that is known."""
 
 
 @dataclass
@@ -204,17 +208,18 @@ def _offer_archive(path: Path, offers: Offers) -> None:
 
 def _offer(files: list[_File], offers: Offers, elsewhere: Mapping[str, str] | None = None) -> None:
     captions = {**(elsewhere or {}), **_captions(files, offers)}
+    trigger_word = _trigger_word(files, offers)
     for file in sorted(files, key=lambda f: natural_key(f.key)):
         ending = PurePosixPath(file.name).suffix.lower()
         base = PurePosixPath(file.name).name.lower()
-        if ending in CAPTION_ENDINGS or base == METADATA_NAME:
+        if ending in CAPTION_ENDINGS or base in (METADATA_NAME, DATASET_NAME):
             continue
         if not file.named and (ending not in PICTURE_ENDINGS or base.startswith("._")):
             offers.ignored += 1
             continue
         keys = (_stem(file.key), file.key, _stem(file.name), file.name)
         caption = next((captions[key] for key in keys if key in captions), None)
-        offers.pictures.append(Offer(file.name, partial(file.read, LARGEST_BYTES), caption))
+        offers.pictures.append(Offer(file.name, partial(file.read, LARGEST_BYTES), caption, trigger_word))
 
 
 def _captions(files: list[_File], offers: Offers) -> dict[str, str]:
@@ -232,6 +237,17 @@ def _captions(files: list[_File], offers: Offers) -> dict[str, str]:
         except InvalidInput as error:
             offers.refused.append((file.name, error))
     return found
+
+
+def _trigger_word(files: list[_File], offers: Offers) -> str:
+    """The trigger word out of an exported set's dataset.json, '' without one."""
+    for file in files:
+        if file.key == DATASET_NAME:
+            try:
+                return read_trigger(file.read(LARGEST_METADATA_BYTES))
+            except InvalidInput as error:
+                offers.refused.append((file.name, error))
+    return ""
 
 
 def _worth(file: _File) -> int:

@@ -24,7 +24,7 @@ from masuka.datasets import archives, sources
 from masuka.datasets.archives import Archive
 from masuka.datasets.intake import run
 from masuka.datasets.keeping import thumbnail_of
-from masuka.datasets.sidecars import read_caption, read_metadata
+from masuka.datasets.sidecars import read_caption, read_metadata, read_trigger
 from masuka.errors import InvalidInput, Stop
 from masuka.jobs.reporter import EventFile
 from masuka.pocket import samples
@@ -45,6 +45,7 @@ class Import:
     """One run of the job in a folder of its own, and what it reported."""
 
     def __init__(self, root: Path, *paths: Path | str, stop_after: int = -1, **params: Any) -> None:
+        root.mkdir(exist_ok=True)
         self.folder = root / "set"
         self.scratch = root / "scratch"
         file = root / f"events-{len(list(root.glob('events-*')))}.jsonl"
@@ -255,7 +256,7 @@ JSONISH = st.recursive(
     st.none() | st.integers() | st.text(max_size=9),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["file_name", "text", "caption", "x"]), inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["file_name", "text", "trigger_word", "x"]), inner, max_size=4)
     ),
     max_leaves=6,
 )
@@ -270,6 +271,22 @@ def test_any_bytes_are_a_metadata_file(text: str | bytes) -> None:
     captions, problems = read_metadata(data)
     assert all(isinstance(k, str) and isinstance(v, str) for k, v in captions.items())
     assert all(problem.message.startswith("Line ") for problem in problems)
+
+
+def test_captions_of_an_exported_set_get_the_new_trigger_word(tmp_path: Path) -> None:
+    files = {"a.png": picture(1), "a.txt": "a bob9 robot, bob9", "dataset.json": '{"trigger_word": "bob9"}'}
+    archive = zip_of(
+        tmp_path / "a.zip", {k: v.encode() if isinstance(v, str) else v for k, v in files.items()}
+    )
+    for number, source in enumerate((write(tmp_path / "in", files), archive)):
+        done = Import(tmp_path / str(number), source)
+        assert done.captions == {"a.png": "a mira7x robot, mira7x"} and done.result["ignored"] == 0
+
+
+@given(JSONISH.map(json.dumps) | st.binary(max_size=60) | st.just("[" * 99_999))
+def test_any_bytes_are_a_dataset_file(text: str | bytes) -> None:
+    word = read_trigger(text if isinstance(text, bytes) else text.encode())
+    assert word == "" or " " not in word
 
 
 @settings(max_examples=60)
