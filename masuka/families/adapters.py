@@ -157,7 +157,9 @@ def without_training_adapter(model: nn.Module) -> Iterator[None]:
         yield
         return
     switch: Any = model.set_adapters
-    active = [name for name in model.active_adapters() if name != _UNDO]  # type: ignore[operator]
+    off = any(getattr(layer, "disable_adapters", False) is True for layer in model.modules())
+    active = [] if off else [name for name in model.active_adapters() if name != _UNDO]  # type: ignore[operator]
+    model.enable_adapters()  # type: ignore[operator]
     switch([*active, _UNDO], [*(1.0 for _ in active), -1.0])
     try:
         yield
