@@ -1,0 +1,1 @@
+"""Measurements with goals, run by hand: `python -m benchmarks list`, `… run NAME`."""

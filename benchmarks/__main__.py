@@ -1,0 +1,40 @@
+"""`python -m benchmarks list` and `python -m benchmarks run NAME [--json] [--out DIR]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.harness import BENCHMARKS, measure, show, write
+from masuka.config import Settings, apply_quiet_environment
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_all() -> None:
+    """Lists the benchmarks."""
+    for name, benchmark in BENCHMARKS.items():
+        print(f"{name:8} {benchmark.about}")
+
+
+@app.command("run")
+def run(
+    name: str,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write NAME.json into this folder.")] = None,
+) -> None:
+    """Runs one benchmark; the exit code is 1 if a goal is missed."""
+    if name not in BENCHMARKS:
+        raise typer.BadParameter(f"There is no benchmark {name!r}. Known are: {', '.join(BENCHMARKS)}.")
+    apply_quiet_environment(Settings.from_environment().workspace)
+    result = measure(name)
+    if out is not None:
+        write(result, out)
+    print(show(result, as_json=as_json))
+    raise typer.Exit(0 if all(bar["met"] for bar in result["bars"].values()) else 1)
+
+
+app(prog_name="python -m benchmarks")

@@ -1,0 +1,7 @@
+"""`python -m masuka`: the command line."""
+
+from __future__ import annotations
+
+from masuka.cli import main
+
+main()
