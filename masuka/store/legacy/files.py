@@ -130,7 +130,7 @@ class Files:
             size = path.stat().st_size
         except OSError:
             return None
-        width, height = _pixels(path)
+        width, height = (0, 0) if path.suffix == ".safetensors" else _pixels(path)
         self._known[path] = Found(self._workspace.relative(path), sha256, size, width, height)
         return self._known[path]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
-from sqlite_utils import Database
+from sqlite_utils import Database, Migrations
 
 from masuka.errors import Conflict, Damaged, Locked, NotFound, SchemaTooNew, StoreError
 from masuka.store.connect import connect
 from masuka.store.driver import in_words, sqlite3, version, wal_is_safe
-from masuka.store.migrations import NAMES, SET
+from masuka.store.migrations import MIGRATIONS, Migration, as_set, names_of
 
 LOCK_TIMEOUT_S = 60.0
 
@@ -37,9 +37,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Check:
-    """The health of a database; `problems` are sentences, empty when all is well."""
+    """The health of a database; `problems` are sentences, empty when all is well.
+
+    `whole` says that the file itself is undamaged, whatever its rows refer to.
+    """
 
     path: Path
+    whole: bool
     sqlite_version: str
     journal_mode: str
     applied: tuple[str, ...]
@@ -67,30 +71,30 @@ def alone(path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
         lock.release()
 
 
-def migrate(path: Path, *, backups: Path) -> list[Step]:
+def migrate(path: Path, *, backups: Path, migrations: Sequence[Migration] = MIGRATIONS) -> list[Step]:
     """Every migration in order, each 'done' now or 'already done'.
 
     A file that holds rows is backed up before the first pending one. All pending ones
     succeed together or leave the file as it was.
     Raises SchemaTooNew for a file of a newer MASUKA, Conflict for another program's.
     """
-    with alone(path), closing(connect(path)) as db, _told(path):
-        refuse_foreign(db, path)
+    with alone(path), _told(path), closing(connect(path)) as db:
+        refuse_foreign(db, path, migrations)
         set_journal_mode(db)
-        pending = {migration.name for migration in SET.pending(db)}
+        pending = {migration.name for migration in as_set(migrations).pending(db)}
         if pending:
             if db.table_names():
                 write_backup(db, backups)
-            _apply(db)
-        return [Step(name, "done" if name in pending else "already done") for name in NAMES]
+            _apply(db, migrations)
+        return [Step(name, "done" if name in pending else "already done") for name in names_of(migrations)]
 
 
-def _apply(db: Database) -> None:
+def _apply(db: Database, migrations: Sequence[Migration]) -> None:
     # Off while tables are rebuilt; the pragma does nothing inside a transaction.
     db.execute("PRAGMA foreign_keys = OFF")
     broken = _broken_keys(db)
     with db.atomic():
-        SET.apply(db)
+        as_set(migrations).apply(db)
         new = _broken_keys(db) - broken
         if new:
             table, parent = sorted(new)[0][:2]
@@ -106,16 +110,16 @@ def set_journal_mode(db: Database) -> str:
     return str(db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0])
 
 
-def refuse_foreign(db: Database, path: Path) -> None:
+def refuse_foreign(db: Database, path: Path, migrations: Sequence[Migration]) -> None:
     """Raises SchemaTooNew or Conflict when this program must not write to the file."""
-    applied = [migration.name for migration in SET.applied(db)]
-    unknown = [name for name in applied if name not in NAMES]
+    applied = [migration.name for migration in as_set(migrations).applied(db)]
+    unknown = [name for name in applied if name not in names_of(migrations)]
     if unknown:
         raise SchemaTooNew(
             f"The database {path.name} was written by a newer MASUKA ({unknown[-1]}).",
             "Update MASUKA, or restore a backup from before the update.",
         )
-    if not applied and set(db.table_names()) - {SET.migrations_table}:
+    if not applied and set(db.table_names()) - {Migrations.migrations_table}:
         raise Conflict(
             f"The file {path} is another program's database.", "Name a different file in DATABASE_URL."
         )
@@ -126,32 +130,34 @@ def check(path: Path) -> Check:
     if not path.is_file():
         raise NotFound(f"There is no database at {path}.", "Start MASUKA once; it makes one.")
     problems: list[str] = []
+    known = names_of(MIGRATIONS)
     applied: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
-    mode = ""
+    mode, whole = "", False
     try:
         with closing(connect(path)) as db:
             mode = str(db.execute("PRAGMA journal_mode").fetchone()[0])
             integrity = [str(row[0]) for row in db.execute("PRAGMA integrity_check").fetchall()]
+            whole = integrity == ["ok"]
             problems += [f"The file is damaged: {text}." for text in integrity if text != "ok"]
             for row in db.execute("PRAGMA foreign_key_check").fetchall():
                 problems.append(f"Row {row[1]} of {row[0]} names a row of {row[2]} that is gone.")
-            applied = tuple(migration.name for migration in SET.applied(db))
-            pending = tuple(migration.name for migration in SET.pending(db))
-            problems += [f"It was written by a newer MASUKA ({n})." for n in applied if n not in NAMES]
+            applied = tuple(migration.name for migration in as_set(MIGRATIONS).applied(db))
+            pending = tuple(migration.name for migration in as_set(MIGRATIONS).pending(db))
+            problems += [f"It was written by a newer MASUKA ({n})." for n in applied if n not in known]
     except sqlite3.Error as error:
         told = in_words(error, path)
         if told is None or isinstance(told, Locked):
             raise (told or error) from error
         problems.append(told.message)
-    return Check(path, sqlite3.sqlite_version, mode, applied, pending, tuple(problems))
+    return Check(path, whole, sqlite3.sqlite_version, mode, applied, pending, tuple(problems))
 
 
 def backup(path: Path, *, backups: Path) -> Path:
     """A new backup of the database, checked; raises NotFound when there is no database."""
     if not path.is_file():
         raise NotFound(f"There is no database at {path}.", "Start MASUKA once; it makes one.")
-    with alone(path), closing(connect(path)) as db, _told(path):
+    with alone(path), _told(path), closing(connect(path)) as db:
         return write_backup(db, backups)
 
 
@@ -169,12 +175,12 @@ def restore(path: Path, chosen: Path, *, backups: Path) -> Path | None:
     if not chosen.is_file():
         raise NotFound(f"There is no backup {chosen.name}.", "Choose one that 'db backup --list' shows.")
     health = check(chosen)
-    if any(name not in NAMES for name in health.applied):
+    if any(name not in names_of(MIGRATIONS) for name in health.applied):
         raise SchemaTooNew(f"The backup {chosen.name} was written by a newer MASUKA.", "Update MASUKA.")
-    if not health.applied and not health.problems:
-        raise Conflict(f"{chosen.name} is no backup of MASUKA.", "Choose a file of the backups folder.")
-    if health.problems:
+    if not health.whole:
         raise Damaged(f"The backup {chosen.name} cannot be used: {health.problems[0]}", "Choose another.")
+    if not health.applied:
+        raise Conflict(f"{chosen.name} is no backup of MASUKA.", "Choose a file of the backups folder.")
     with alone(path):
         replaced = _set_aside(path, backups)
         fresh = path.with_name(path.name + ".new")
