@@ -63,6 +63,7 @@ def settle(
     following = _after(job, ending, kind)
     if following.states[0] not in ("done", "paused"):
         _delete_partial_output(store, workspace, job)
+    files.sweep_scratch()
     with store.write():
         settled = move(store, job_id, following.states[0], fence=files.fence, **following.columns)
         for state in following.states[1:]:

@@ -55,8 +55,8 @@ def apply_events(store: Store, workspace: Workspace, job_id: int, fence: int, fi
 def _apply_chunk(
     store: Store, workspace: Workspace, job_id: int, fence: int, file: Path
 ) -> tuple[End | None, bool]:
-    seen = rows.get_job(store, actor=SYSTEM, id=job_id)
-    if not file.exists() or file.stat().st_size <= seen.events_offset:
+    seen = rows.get_pulse(store, id=job_id)
+    if seen is None or not file.exists() or file.stat().st_size <= seen.events_offset:
         return None, False
     with store.write():
         job = rows.get_job(store, actor=SYSTEM, id=job_id)

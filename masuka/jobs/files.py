@@ -59,12 +59,16 @@ class AttemptFiles:
             new.replace(self.stop)
 
     def sweep(self) -> None:
-        """Deletes all that an attempt leaves behind except the log."""
+        """Deletes all that attempts leave behind except the log."""
+        self.sweep_scratch()
         for left in self.folder.iterdir() if self.folder.is_dir() else ():
-            if left.name.startswith("scratch-"):
-                shutil.rmtree(left, ignore_errors=True)
-            elif left.suffix in (".jsonl", ".stop", ".asked"):
+            if left.suffix in (".jsonl", ".stop", ".asked"):
                 left.unlink(missing_ok=True)
+
+    def sweep_scratch(self) -> None:
+        """Deletes the scratch folders."""
+        for left in self.folder.glob("scratch-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def stop_reason(stop_file: Path) -> str | None:

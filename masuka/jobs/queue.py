@@ -110,10 +110,12 @@ def move(store: Store, job_id: int, to: str, *, fence: int | None = None, **chan
     if to != "running":
         changed.update(asked="", pid=None, pid_started=None)
     with store.write():
-        before = rows.get_job(store, actor=SYSTEM, id=job_id)
-        after = rows.set_job(store, id=job_id, states=origins, fence=fence, state=to, **changed)
-        if after is None:
+        before = rows.get_pulse(store, id=job_id)
+        if before is None:
             return None
+        if not rows.set_job(store, id=job_id, states=origins, fence=fence, state=to, **changed):
+            return None
+        after = rows.get_job(store, actor=SYSTEM, id=job_id)
         data: dict[str, Any] = {"from": before.state, "to": to}
         if changed.get("error"):
             data["error"] = changed["error"]
@@ -129,8 +131,7 @@ def ask_cancel(store: Store, *, actor: Actor, job_id: int) -> bool:
         job = rows.get_job(store, actor=actor, id=job_id)
         if job.state in STANDING:
             return move(store, job.id, "cancelled", message="Cancelled.") is not None
-        asked = rows.set_job(store, id=job.id, states=["running"], asked="cancel", message="Cancelling.")
-        return asked is not None
+        return rows.set_job(store, id=job.id, states=["running"], asked="cancel", message="Cancelling.")
 
 
 def ask_pause(store: Store, *, actor: Actor, job_id: int, kinds: Mapping[str, Kind] = KINDS) -> bool:

@@ -14,11 +14,9 @@ from masuka.jobs.events import apply_events
 from masuka.jobs.executors.processes import is_alive
 from masuka.jobs.files import AttemptFiles
 from masuka.jobs.kinds import KINDS, Kind
-from masuka.jobs.queue import ENDED, SYSTEM
+from masuka.jobs.queue import ENDED
 from masuka.store import jobs as rows
 from masuka.store.connect import Store
-
-MOST_RUNNING = 1000
 
 log = logging.getLogger("masuka.jobs")
 
@@ -43,7 +41,7 @@ def recover(
         except Timeout:
             return 0
     settled = 0
-    for job in rows.list_jobs(store, actor=SYSTEM, states=["running"], limit=MOST_RUNNING):
+    for job in rows.list_running(store):
         if job.id in mine or is_alive(job.pid, job.pid_started):
             continue
         files = AttemptFiles(settings.workspace.jobs / str(job.id), job.fence)
@@ -63,10 +61,10 @@ def sweep_left_files(store: Store, workspace: Workspace) -> None:
     for folder in workspace.jobs.iterdir():
         if not (folder.is_dir() and folder.name.isdigit()):
             continue
-        state = rows.state_of(store, id=int(folder.name))
-        if state is None:
+        job = rows.get_pulse(store, id=int(folder.name))
+        if job is None:
             shutil.rmtree(folder, ignore_errors=True)
-        elif state in ENDED:
+        elif job.state in ENDED:
             AttemptFiles(folder, 0).sweep()
 
 

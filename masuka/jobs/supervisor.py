@@ -150,26 +150,25 @@ class Supervisor:
 
     def _adopt(self) -> None:
         """Follows jobs that run without us: left by an app that died, or begun in a notebook."""
-        running = rows.list_jobs(self._store, actor=SYSTEM, states=["running"], limit=1000)
         mine = {s.attempt.job_id for s in self._slots if s.attempt is not None}
-        strays = [job for job in running if job.id not in mine]
-        if not strays:
+        if all(job.id in mine for job in rows.list_running(self._store)):
             return
         recover(self._store, self._settings, kinds=self._kinds, locked=True, mine=mine)
-        for job in strays:
-            now = rows.get_job(self._store, actor=SYSTEM, id=job.id)
-            if now.state != "running" or now.pid is None or now.pid_started is None:
+        for job in rows.list_running(self._store):
+            if job.id in mine or job.pid is None or job.pid_started is None:
                 continue
             free = next((s for s in self._slots if s.lane == job.lane and s.attempt is None), None)
             if free is None:
                 free = Slot(job.lane, lent=True)
                 self._slots.append(free)
-            files = AttemptFiles(self._settings.workspace.jobs / str(now.id), now.fence)
-            process = Process(now.pid, now.pid_started)
-            free.attempt = Attempt(now.id, self._kinds.get(now.kind), files, process)
+            files = AttemptFiles(self._settings.workspace.jobs / str(job.id), job.fence)
+            process = Process(job.pid, job.pid_started)
+            free.attempt = Attempt(job.id, self._kinds.get(job.kind), files, process)
 
     def _start_next(self, slot: Slot) -> None:
-        job = claim(self._store, lane=slot.lane) if slot.vacant() else None
+        if not slot.vacant() or not rows.has_queued_job(self._store, lane=slot.lane):
+            return
+        job = claim(self._store, lane=slot.lane)
         if job is None:
             return
         files = AttemptFiles(self._settings.workspace.jobs / str(job.id), job.fence)
@@ -226,16 +225,13 @@ class Supervisor:
     def _follow(self, slot: Slot) -> None:
         attempt = slot.attempt
         assert attempt is not None
-        try:
-            job = rows.get_job(self._store, actor=SYSTEM, id=attempt.job_id)
-        except NotFound:
-            job = None
+        job = rows.get_pulse(self._store, id=attempt.job_id)
         if job is None or job.state != "running" or job.fence != attempt.files.fence:
             # Settled elsewhere (a notebook's own job), or the database was exchanged.
             slot.free()
             return
         if attempt.process is None:
-            self._go_on_beginning(slot, attempt, job)
+            self._go_on_beginning(slot, attempt, job.asked)
             return
         # First whether it lives, then what it said: nothing is said between the two.
         alive = attempt.process.alive()
@@ -252,25 +248,25 @@ class Supervisor:
             settle(store, workspace, job.id, attempt.files, Lost(code), attempt.kind)
             slot.free()
         else:
-            self._push(attempt, job)
+            self._push(attempt, job.asked)
 
-    def _go_on_beginning(self, slot: Slot, attempt: Attempt, job: Job) -> None:
-        if job.asked:
-            settle(self._store, self._settings.workspace, job.id, attempt.files, Lost(), attempt.kind)
+    def _go_on_beginning(self, slot: Slot, attempt: Attempt, asked: str) -> None:
+        if asked:
+            settle(self._store, self._settings.workspace, attempt.job_id, attempt.files, Lost(), attempt.kind)
             slot.free()
         else:
-            self._begin(slot, attempt, job)
+            self._begin(slot, attempt, rows.get_job(self._store, actor=SYSTEM, id=attempt.job_id))
 
-    def _push(self, attempt: Attempt, job: Job) -> None:
+    def _push(self, attempt: Attempt, asked: str) -> None:
         """Passes on what a person asked, ever more firmly if it is a cancel."""
         assert attempt.process is not None
         now_s = time.monotonic()
         if now_s - attempt.family_s > FAMILY_EVERY_S and attempt.kind is not None and not attempt.kind.warm:
             attempt.family_s = now_s
             attempt.process.remember_family()
-        if job.asked:
-            attempt.files.ask(job.asked)
-        if job.asked == "cancel":
+        if asked:
+            attempt.files.ask(asked)
+        if asked == "cancel":
             self._press(attempt, now_s)
 
     def _press(self, attempt: Attempt, now_s: float) -> None:

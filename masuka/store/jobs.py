@@ -69,6 +69,22 @@ class JobEvent:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Pulse:
+    """The few columns of a job that are looked at again and again while it runs."""
+
+    id: int
+    kind: str
+    lane: str
+    state: str
+    asked: str
+    fence: int
+    pid: int | None
+    pid_started: float | None
+    events_offset: int
+
+
+_PULSE = "SELECT id, kind, lane, state, asked, fence, pid, pid_started, events_offset FROM jobs"
 COLUMNS = frozenset(f.name for f in fields(Job))
 
 
@@ -145,22 +161,26 @@ def count_jobs(db: Store, *, actor: Actor) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def has_queued_job(db: Store, *, lanes: Sequence[str]) -> bool:
-    """Whether anything waits in one of the lanes."""
+def has_queued_job(db: Store, *, lane: str) -> bool:
+    """Whether anything waits in the lane."""
     with db.read() as connection:
         row = connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' "
-            "AND lane IN (SELECT value FROM json_each(?)))",
-            [json.dumps(list(lanes))],
+            "SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND lane = ?)", [lane]
         ).fetchone()
     return bool(row[0])
 
 
-def state_of(db: Store, *, id: int) -> str | None:
-    """The state of any person's job; None when there is no such job."""
+def get_pulse(db: Store, *, id: int) -> Pulse | None:
+    """How any person's job stands; None when there is no such job."""
     with db.read() as connection:
-        row = connection.execute("SELECT state FROM jobs WHERE id = ?", [id]).fetchone()
-    return None if row is None else str(row[0])
+        row = connection.execute(f"{_PULSE} WHERE id = ?", [id]).fetchone()
+    return None if row is None else decode(Pulse, row)
+
+
+def list_running(db: Store) -> list[Pulse]:
+    """How everybody's running jobs stand."""
+    with db.read() as connection:
+        return [decode(Pulse, row) for row in connection.execute(f"{_PULSE} WHERE state = 'running'")]
 
 
 def claim_job(
@@ -201,8 +221,8 @@ def set_job(
     states: Iterable[str] | None = None,
     fence: int | None = None,
     **changed: Any,
-) -> Job | None:
-    """The changed job; None, and nothing changed, unless it is in one of the states (and fence)."""
+) -> bool:
+    """Whether the job was changed: it is if it is in one of the states, in that attempt."""
     unknown = changed.keys() - COLUMNS
     if unknown:
         raise TypeError(f"jobs has no column {sorted(unknown)}")
@@ -212,10 +232,10 @@ def set_job(
     if fence is not None:
         wanted["fence = ?"] = fence
     columns, where = ", ".join(f"{name} = ?" for name in changed), " AND ".join(wanted)
-    update = f"UPDATE jobs SET {columns} WHERE {where} RETURNING *"  # noqa: S608 - names of COLUMNS
+    update = f"UPDATE jobs SET {columns} WHERE {where} RETURNING id"  # noqa: S608 - names of COLUMNS
     with db.write() as connection, broken_rules():
-        after = _many(connection.execute(update, [*encode(changed).values(), *wanted.values()]))
-    return after[0] if after else None
+        after = connection.execute(update, [*encode(changed).values(), *wanted.values()]).fetchall()
+    return bool(after)
 
 
 def delete_job(db: Store, *, actor: Actor, id: int, states: Iterable[str]) -> bool:

@@ -33,6 +33,7 @@ KINDS = {
         Kind("crash", "cpu", f"{HERE}:crash", "Crashing"),
         Kind("exit", "cpu", f"{HERE}:leave", "Leaving"),
         Kind("hang_in_c", "cpu", f"{HERE}:hang_in_c", "Hanging"),
+        Kind("hang_in_python", "cpu", f"{HERE}:hang_in_python", "Hanging"),
         Kind("spawn", "cpu", f"{HERE}:spawn", "Spawning"),
         Kind("import", "cpu", f"{HERE}:import_files", "Writing files"),
         Kind("chatter", "cpu", f"{HERE}:chatter", "Printing"),
@@ -128,12 +129,13 @@ def leave(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
 
 
 def hang_in_c(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Sits in a C call that no signal handler of Python can interrupt, and holds a file."""
+    """Sits in a C call that no signal interrupts, holding the interpreter's lock, as a stuck driver does."""
     reporter.stage("Hanging")
-    # PyDLL keeps the interpreter lock, as a stuck extension does.
     libc = ctypes.PyDLL(None)
-    while True:
-        libc.sleep(1000)
+    mutex = ctypes.create_string_buffer(128)
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)
+    return {}
 
 
 def spawn(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
@@ -193,3 +195,13 @@ def _half_output(params: dict[str, Any]) -> None:
     if "output" in params:
         Path(params["output"]).mkdir(parents=True, exist_ok=True)
         (Path(params["output"]) / "half.safetensors").write_text("half")
+
+
+def hang_in_python(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """Never asks whether to stop, and tidies up when it is made to."""
+    reporter.stage("Hanging")
+    try:
+        while True:
+            time.sleep(0.05)
+    finally:
+        Path(params["tidied"]).write_text("yes")

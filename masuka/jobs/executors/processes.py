@@ -22,8 +22,9 @@ from masuka.config import Settings, worker_environment
 from masuka.jobs.worker import Assignment
 
 MODULE = "masuka.jobs.worker"
-CLOCK_TOLERANCE_S = 2.0
-"""The start time of a process follows the system's clock, which may be set in between."""
+CLOCK_TOLERANCE_S = 60.0
+"""The start time of a process is told by the wall clock, which is set and slewed meanwhile; a
+number does not come to another process so soon."""
 
 log = logging.getLogger("masuka.jobs")
 
@@ -43,7 +44,7 @@ class Process:
         """Whether it is a worker of ours; a notebook that runs a job itself is not ours to end."""
         try:
             return MODULE in psutil.Process(self.pid).cmdline()
-        except psutil.NoSuchProcess:
+        except psutil.Error:
             return False
 
     def exit_code(self) -> int | None:
