@@ -1,0 +1,249 @@
+"""How the page is wired: regions that are drawn, actions that are performed, one poll.
+
+A region is a piece of HTML drawn from the studio and the view. An action is a function
+that makes one call to the studio. Both know nothing of Gradio; `Wiring` binds them to
+three events. Known errors become sentences here and nowhere else in the page.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from masuka.errors import Cancelled, InvalidInput, MasukaError, NotAllowed
+from masuka.requests import Actor
+from masuka.studio import Studio
+from masuka.ui.markup import attributes
+from masuka.ui.view import View
+
+log = logging.getLogger(__name__)
+
+BUSY_S = 1.0
+IDLE_S = 30.0
+_LONGEST_PAYLOAD = 200_000
+Payload = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the page does after an action.
+
+    `say` is a short sentence; `go` changes the view; `undo` is an action offered with
+    the sentence; `clear` names a form whose typed values are forgotten; `fill` gives a
+    form new values; `fetch` is the address of a file to save.
+    """
+
+    say: str = ""
+    go: Mapping[str, Any] = field(default_factory=dict)
+    undo: tuple[str, Mapping[str, Any]] | None = None
+    clear: str = ""
+    fill: Mapping[str, Any] = field(default_factory=dict)
+    fetch: str = ""
+
+
+@dataclass(frozen=True)
+class Region:
+    """`draw` gives the HTML.
+
+    A live region is drawn again when something in the studio changed, one that is not
+    (a form) only when the view changed or an action was performed, and one that is
+    `always` drawn at every look.
+    """
+
+    name: str
+    draw: Callable[[Studio, View], str]
+    live: bool = True
+    always: bool = False
+    waiting: str = ""
+
+
+@dataclass(frozen=True)
+class Tab:
+    """One page: regions are stacked in columns, `columns` gives the grid's class."""
+
+    name: str
+    title: str
+    columns: Sequence[Sequence[Region]]
+    actions: Mapping[str, Callable[[Studio, Payload, View], Outcome]]
+    layout: str = "single"
+
+    @property
+    def regions(self) -> list[Region]:
+        return [region for column in self.columns for region in column]
+
+
+class Wiring:
+    """Holds the components and answers the page's three events."""
+
+    def __init__(
+        self, studio: Studio, tabs: Sequence[Tab], *, sign_out: Callable[[], None] | None = None
+    ) -> None:
+        self._studio = studio
+        self._sign_out = sign_out
+        self._actions = {f"{tab.name}-{name}": do for tab in tabs for name, do in tab.actions.items()}
+        if sign_out is not None:
+            self._actions["settings-sign-out"] = self._end_sessions
+        self._places: list[tuple[str, Region, gr.HTML]] = []
+
+    @property
+    def actions(self) -> list[str]:
+        return sorted(self._actions)
+
+    def place(self, region: Region, tab: str = "") -> None:
+        """Puts the region here; `tab` is '' for the shell, which every tab shows."""
+        element = html_piece(f"{tab or 'shell'}-{region.name}", region.waiting)
+        self._places.append((tab, region, element))
+
+    def bind(self, page: gr.Blocks) -> None:
+        """The events: look (poll, focus, view change) and perform (actions)."""
+        view = gr.Textbox(visible="hidden", elem_id="shell-view", show_label=False)
+        pulse = html_piece("shell-pulse", "")
+        answer = html_piece("shell-answer", "")
+        look = gr.Button("look", visible="hidden", elem_id="shell-look")
+        perform = gr.Button("perform", visible="hidden", elem_id="shell-perform")
+        timer = gr.Timer(BUSY_S)
+        outputs = [pulse, timer, *(element for _, _, element in self._places)]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        read_view = "() => [window.masuka ? window.masuka.view() : '{}']"
+        for trigger in (timer.tick, look.click, page.load):
+            trigger(
+                self.on_look, inputs=[view], outputs=outputs, js=read_view, queue=False,
+                trigger_mode="multiple", **quiet,
+            )  # fmt: skip
+        perform.click(
+            self.on_perform, inputs=[view], outputs=[answer], js="() => [window.masuka.take()]",
+            trigger_mode="multiple", concurrency_limit=8, **quiet,
+        )  # fmt: skip
+
+    def on_look(self, text: str, request: gr.Request) -> list[Any]:
+        """What changed for this view: [pulse, timer, one entry per region]."""
+        view = View.parse(text)
+        try:
+            studio = self._studio.acting_as(actor_of(request))
+            change = studio.changes()
+            busy = any(studio.jobs.counts().get(state) for state in ("queued", "running"))
+            pieces = [self._piece(studio, view, tab, region, change) for tab, region, _ in self._places]
+            trouble = ""
+        except MasukaError as error:
+            change, busy, trouble = view.since, True, str(error)
+            pieces = [gr.skip() for _ in self._places]
+        pulse = {"data-since": change, "data-busy": int(busy), "data-tab": view.tab, "data-trouble": trouble}
+        return [
+            f'<i id="pulse"{attributes(pulse)} hidden></i>',
+            gr.Timer(BUSY_S if busy else IDLE_S),
+            *pieces,
+        ]
+
+    def _piece(self, studio: Studio, view: View, tab: str, region: Region, change: int) -> Any:
+        if tab not in ("", view.tab):
+            return gr.skip()
+        name = f"{tab or 'shell'}-{region.name}"
+        seen = view.sums.get(name)
+        unasked = view.since >= 0 and not region.always
+        if seen is not None and unasked and (view.since == change or not region.live):
+            return gr.skip()
+        try:
+            body = region.draw(studio, view)
+        except MasukaError as error:
+            body = f'<div class="trouble" role="alert">{sentence(error)}</div>'
+        except Exception:  # noqa: BLE001 - a bug in one region must not take the others with it
+            body = f'<div class="trouble" role="alert">{_report_bug(name)}</div>'
+        total = f"{zlib.crc32(body.encode()):08x}"
+        if total == seen:
+            return gr.skip()
+        return f'<div class="region" data-region="{name}" data-sum="{total}">{body}</div>'
+
+    def on_perform(self, text: str, request: gr.Request) -> str:
+        """The answer to an action, as an element that the page's script reads."""
+        do = ""
+        try:
+            if len(text) > _LONGEST_PAYLOAD:
+                raise InvalidInput("That is too much at once.", "Choose fewer.")
+            asked = json.loads(text)
+            do = str(asked.get("do", ""))
+            outcome = self._do(do, asked, actor_of(request))
+            answer: dict[str, Any] = {
+                "ok": True, "say": outcome.say, "go": dict(outcome.go), "clear": outcome.clear,
+                "fill": dict(outcome.fill), "undo": outcome.undo, "fetch": outcome.fetch,
+            }  # fmt: skip
+        except MasukaError as error:
+            answer = {"ok": isinstance(error, Cancelled), "say": error.message, "hint": error.hint}
+            answer["field"] = error.field if isinstance(error, InvalidInput) else ""
+        except Exception:  # noqa: BLE001 - anything else is a bug: the person gets a reference, the log the rest
+            answer = {"ok": False, "say": _report_bug(do), "hint": ""}
+        answer["form"] = json.loads(text).get("form", "") if answer.get("field") else ""
+        return f'<i id="answer"{attributes({"data-answer": json.dumps(answer), "data-n": secrets.token_hex(4)})}></i>'
+
+    def _do(self, do: str, asked: Mapping[str, Any], actor: Actor) -> Outcome:
+        if do not in self._actions:
+            raise InvalidInput("The page is older than the app.", "Reload it.")
+        payload = asked.get("payload")
+        if not isinstance(payload, dict):
+            raise InvalidInput("The page sent something unreadable.", "Reload it.")
+        return self._actions[do](
+            self._studio.acting_as(actor), payload, View.parse(json.dumps(asked.get("view", {})))
+        )
+
+    def _end_sessions(self, studio: Studio, payload: Payload, view: View) -> Outcome:
+        studio.actor.must_own()
+        if self._sign_out is not None:
+            self._sign_out()
+        return Outcome("Signed out everywhere. A new link comes from masuka link.")
+
+
+def html_piece(elem_id: str, value: str) -> gr.HTML:
+    """A plain piece of HTML that Python fills; no template of it ever sees user text."""
+    return gr.HTML(
+        value, elem_id=elem_id, js_on_load=None, apply_default_css=False, padding=False, container=False
+    )
+
+
+def actor_of(request: gr.Request) -> Actor:
+    """Whom the gate let in; raises NotAllowed when the gate was not there."""
+    actor = request.request.scope.get("actor") if request.request else None
+    if not isinstance(actor, Actor):
+        raise NotAllowed("Not signed in.", "Open the app's link.")
+    return actor
+
+
+def sentence(error: MasukaError) -> str:
+    """The error's two sentences as HTML."""
+    from masuka.ui.markup import esc
+
+    return f"<p><strong>{esc(error.message)}</strong> {esc(error.hint)}</p>"
+
+
+def _report_bug(where: str) -> str:
+    reference = secrets.token_hex(3)
+    log.exception("error %s in %s", reference, where)
+    return f"Something went wrong inside masuka. Reference {reference}, in Settings → Diagnostics."
+
+
+def ids_of(payload: Payload, name: str = "ids") -> list[int]:
+    """The chosen ids of a payload; raises InvalidInput when there are none."""
+    given = payload.get(name, [])
+    values = given if isinstance(given, list) else [given]
+    ids = [int(v) for v in values if str(v).isascii() and str(v).isdigit()]
+    if not ids or len(ids) != len(values):
+        raise InvalidInput("Nothing is selected.", "Choose one or more first.")
+    return ids
+
+
+def id_of(payload: Payload, name: str = "id") -> int:
+    """The one id of a payload; raises InvalidInput when there is none."""
+    return ids_of(payload, name)[0]
+
+
+def values_of(payload: Payload) -> dict[str, Any]:
+    """The typed values of the form that came with the action; empty ones are left out."""
+    given = payload.get("values")
+    if not isinstance(given, dict):
+        raise InvalidInput("The form did not arrive.", "Reload the page.")
+    return {str(k): v for k, v in given.items() if v not in ("", None)}

@@ -1,0 +1,216 @@
+"""The page's own routes, all behind the gate: media, older tiles, uploads, downloads.
+
+Reading ones are GET and change nothing. Files are found by id through the studio, which
+checks whose they are; content types are fixed; nothing here takes a path from outside.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from masuka.errors import InvalidInput, MasukaError, NotAllowed, NotFound
+from masuka.hosting import diagnostics
+from masuka.requests import Actor
+from masuka.requests.text import clean_filename
+from masuka.studio import Studio
+from masuka.ui import uploads
+from masuka.ui.datasets import more_pictures, side_of_picture
+from masuka.ui.images import more_items, side_of_item
+from masuka.ui.markup import address
+
+log = logging.getLogger(__name__)
+STATIC = Path(__file__).parent / "static"
+DRAWINGS = frozenset({"home", "datasets", "training", "images", "library"})
+TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+_FOREVER = "private, max-age=31536000, immutable"
+_MOST_EXPORTED = 2000
+Handler = Callable[[Studio, Request], Awaitable[Response]]
+
+
+def routes(studio: Studio) -> list[Route]:
+    """Every route of ours, bound to the open studio."""
+    table: list[tuple[str, Handler, list[str]]] = [
+        ("/media/{kind}/{id:int}", media, ["GET"]),
+        ("/drawing/{name}", drawing, ["GET"]),
+        ("/fragment/item/{id:int}", fragment_item, ["GET"]),
+        ("/fragment/picture/{id:int}", fragment_picture, ["GET"]),
+        ("/fragment/items", fragment_items, ["GET"]),
+        ("/fragment/pictures/{id:int}", fragment_pictures, ["GET"]),
+        ("/upload/{batch}/{index:int}", upload, ["PUT"]),
+        ("/download/item/{id:int}", download_item, ["GET"]),
+        ("/download/items", download_items, ["GET"]),
+        ("/download/dataset/{id:int}", download_dataset, ["GET"]),
+        ("/download/adapter/{id:int}", download_adapter, ["GET"]),
+        ("/download/diagnostics", download_diagnostics, ["GET"]),
+    ]
+    return [Route(path, _bound(studio, handler), methods=methods) for path, handler, methods in table]
+
+
+async def media(studio: Studio, request: Request) -> Response:
+    """A picture, item, sample or preview; parts of it, and 'unchanged', where asked."""
+    kind = request.path_params["kind"]
+    small = request.query_params.get("thumb") == "1"
+    file = await run_in_threadpool(studio.media, kind, request.path_params["id"], thumbnail=small)
+    return _file(request, file, "no-cache" if kind == "preview" else _FOREVER)
+
+
+async def drawing(studio: Studio, request: Request) -> Response:
+    """A drawing of the empty states."""
+    name = request.path_params["name"]
+    if name not in DRAWINGS:
+        raise NotFound("There is no such drawing.")
+    return _file(request, STATIC / "drawings" / f"{name}.png", "private, max-age=86400")
+
+
+async def fragment_item(studio: Studio, request: Request) -> Response:
+    """The viewer's side for an item."""
+    return HTMLResponse(await run_in_threadpool(side_of_item, studio, request.path_params["id"]), 200, _FRESH)
+
+
+async def fragment_picture(studio: Studio, request: Request) -> Response:
+    """The viewer's side for a picture of a data set."""
+    return HTMLResponse(
+        await run_in_threadpool(side_of_picture, studio, request.path_params["id"]), 200, _FRESH
+    )
+
+
+async def fragment_items(studio: Studio, request: Request) -> Response:
+    """The next page of items; the address of the one after it is in `x-next`."""
+    query = request.query_params
+    character, starred, text, pick = (
+        _number(query.get("character")),
+        query.get("star"),
+        query.get("q"),
+        query.get("pick"),
+    )
+    tiles, following = await run_in_threadpool(
+        more_items, studio, before_id=_number(query.get("before")) or 0, character_id=character,
+        starred=True if starred == "1" else None, query=(text or "")[:200], selectable=pick == "1",
+    )  # fmt: skip
+    known = {"character": character or "", "star": starred or "", "q": text or "", "pick": pick or ""}
+    after = "" if following is None else "fragment/items" + address(before=following, **known)
+    return HTMLResponse(tiles, 200, {**_FRESH, "x-next": after})
+
+
+async def fragment_pictures(studio: Studio, request: Request) -> Response:
+    """The next page of a data set's pictures; the address of the one after it is in `x-next`."""
+    after_id = _number(request.query_params.get("after")) or 0
+    tiles, following = await run_in_threadpool(more_pictures, studio, request.path_params["id"], after_id)
+    return HTMLResponse(tiles, 200, {**_FRESH, "x-next": following})
+
+
+async def upload(studio: Studio, request: Request) -> Response:
+    """One file of an upload, stored until a job takes it in."""
+    name = request.query_params.get("name", "")
+    file = await uploads.receive(
+        studio, request.path_params["batch"], request.path_params["index"], name, request.stream()
+    )
+    return JSONResponse({"name": file.name}, 201)
+
+
+async def download_item(studio: Studio, request: Request) -> Response:
+    """One picture with its settings embedded, to save."""
+    file = await run_in_threadpool(studio.media, "item", request.path_params["id"])
+    return FileResponse(file, filename=f"masuka-{request.path_params['id']}{file.suffix}")
+
+
+async def download_items(studio: Studio, request: Request) -> Response:
+    """A zip of the chosen pictures."""
+    ids = [n for part in request.query_params.get("ids", "").split(",") if (n := _number(part))]
+    if not 0 < len(ids) <= _MOST_EXPORTED:
+        raise InvalidInput("Nothing is selected.", f"Choose 1 to {_MOST_EXPORTED:,} pictures.")
+    to = _passing_file(studio, ".zip")
+    return _passing(await run_in_threadpool(studio.library.export, ids, to), "masuka-pictures.zip")
+
+
+async def download_dataset(studio: Studio, request: Request) -> Response:
+    """A zip of the data set: pictures, captions and a side-car."""
+    dataset = await run_in_threadpool(studio.datasets.get, request.path_params["id"])
+    to = _passing_file(studio, ".zip")
+    return _passing(
+        await run_in_threadpool(studio.datasets.export, dataset.id, to), clean_filename(f"{dataset.name}.zip")
+    )
+
+
+async def download_adapter(studio: Studio, request: Request) -> Response:
+    """The LoRA's file."""
+    adapter = await run_in_threadpool(studio.models.adapter, request.path_params["id"])
+    file = Path(studio.workspace.resolve(adapter.path))
+    if not file.exists():
+        raise NotFound(f"The file of {adapter.name} is gone.", "Train it again or delete it.")
+    return FileResponse(file, filename=clean_filename(f"{adapter.name}{file.suffix}"))
+
+
+async def download_diagnostics(studio: Studio, request: Request) -> Response:
+    """The diagnostics bundle, without keys, pictures and prompts."""
+    studio.actor.must_own()
+    to = _passing_file(studio, ".zip")
+    make = functools.partial(diagnostics.bundle, studio.settings, to, jobs=studio.jobs.list(limit=50))
+    return _passing(await run_in_threadpool(make), "masuka-diagnostics.zip")
+
+
+_FRESH = {"cache-control": "no-store"}
+
+
+def _bound(studio: Studio, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """The handler for whoever the gate let in; known errors become JSON of one shape."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            actor = request.scope.get("actor")
+            if not isinstance(actor, Actor):
+                raise NotAllowed("Not signed in.", "Open the app's link.")
+            return await handler(studio.acting_as(actor), request)
+        except MasukaError as error:
+            status = 404 if isinstance(error, NotFound) else 403 if isinstance(error, NotAllowed) else 400
+            return JSONResponse(error.as_dict(), status, _FRESH)
+        except Exception:  # a bug: the person gets a reference, the log the rest
+            reference = secrets.token_hex(3)
+            log.exception("error %s in %s", reference, request.url.path)
+            body = {
+                "type": "Bug",
+                "message": "Something went wrong inside masuka.",
+                "hint": f"Reference {reference}.",
+            }
+            return JSONResponse(body, 500, _FRESH)
+
+    return answer
+
+
+def _file(request: Request, file: Path, cache: str) -> Response:
+    stat = file.stat()
+    tag = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"'
+    headers = {"cache-control": cache, "etag": tag, "x-content-type-options": "nosniff"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(None, 304, headers)
+    kind = TYPES.get(file.suffix.lower())
+    if kind is None:
+        raise NotFound("This kind of file is not shown.", "Download it instead.")
+    return FileResponse(file, media_type=kind, headers=headers, stat_result=stat)
+
+
+def _passing_file(studio: Studio, suffix: str) -> Path:
+    """A new name for a file that is sent once and then deleted."""
+    folder = studio.workspace.uploads / "outgoing"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{secrets.token_hex(16)}{suffix}"
+
+
+def _passing(file: Path, name: str) -> FileResponse:
+    return FileResponse(
+        file, filename=name, headers=_FRESH, background=BackgroundTask(file.unlink, missing_ok=True)
+    )
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else None

@@ -1,0 +1,149 @@
+"""Opens the studio and shows the page: what `app.py` and `masuka serve` both call.
+
+Gradio is imported here and not before the environment is quiet: it reads its switches
+when it is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import webbrowser
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from masuka import logs
+from masuka.access.gate import Door, Gate
+from masuka.access.sessions import Sessions
+from masuka.config import Settings, apply_quiet_environment
+from masuka.errors import Conflict, NotFound
+from masuka.requests import Actor
+
+if TYPE_CHECKING:
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from masuka.studio import Studio
+
+OWNER_ID = 1
+
+
+@dataclass
+class Served:
+    """A page that answers; `link` lets its owner in once."""
+
+    studio: Studio
+    page: gr.Blocks
+    app: FastAPI
+    sessions: Sessions
+    address: str
+    link: str
+
+    def close(self) -> None:
+        """Stops answering; running jobs live on and are adopted at the next start."""
+        self.page.close(verbose=False)
+        self.studio.close()
+
+
+def serve(settings: Settings) -> Served:
+    """The open page, served from threads of this process.
+
+    Raises Conflict when the port is taken. The working directory becomes an empty
+    folder, because Gradio serves files of it.
+    """
+    workspace = settings.workspace.create()
+    apply_quiet_environment(workspace)
+    logs.configure(settings)
+    from masuka.studio import Studio
+    from masuka.ui import uploads
+    from masuka.ui.build import build
+
+    uploads.sweep(workspace.uploads)
+    studio = Studio.open(settings, workers="processes")
+    os.chdir(workspace.empty)
+    sessions = Sessions(workspace.secrets)
+    page = build(studio, sign_out=sessions.end_all)
+    try:
+        app, address = _launch(page, studio, settings, sessions)
+    except BaseException:
+        studio.close()
+        raise
+    return Served(studio, page, app, sessions, address, one_time_link(sessions, address))
+
+
+def one_time_link(sessions: Sessions, address: str, user_id: int = OWNER_ID) -> str:
+    """An address that lets this user in once, within a day."""
+    return f"{address.rstrip('/')}/?token={sessions.new_token(user_id)}"
+
+
+def wait(served: Served) -> None:
+    """Returns on Ctrl+C or when the process is asked to end; the page is closed then."""
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    with contextlib.suppress(KeyboardInterrupt):
+        ended.wait()
+    served.close()
+
+
+def show(served: Served, settings: Settings) -> None:
+    """Prints the link, and opens it in a browser where that was asked for."""
+    lines = [f"masuka is open at {served.address}", f"Enter with this link, it works once: {served.link}"]
+    print("\n".join(lines), flush=True)  # noqa: T201 - the one line that a person needs from the start
+    if settings.open_browser:
+        webbrowser.open(served.link)
+
+
+def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessions) -> tuple[FastAPI, str]:
+    from starlette.middleware import Middleware
+
+    from masuka.ui.build import launch_settings
+    from masuka.ui.routes import routes
+
+    door = Door(
+        sessions=sessions,
+        actor_of=lambda user_id: person(studio, user_id),
+        hosts=Door.host_names(settings.host, settings.allowed_hosts),
+        starting=True,
+    )
+    workspace = settings.workspace
+    try:
+        app, address, _ = page.launch(
+            server_name=settings.host,
+            server_port=settings.port or None,
+            prevent_thread_lock=True,
+            inbrowser=False,
+            auth_dependency=_name_of_request,
+            blocked_paths=[str(p) for p in (workspace.database, workspace.secrets, workspace.jobs)],
+            app_kwargs={
+                "middleware": [Middleware(Gate, door=door)],
+                "routes": routes(studio),
+                "docs_url": None,
+                "redoc_url": None,
+                "openapi_url": None,
+            },
+            **launch_settings(),
+        )
+    except OSError as error:
+        raise Conflict(
+            f"Port {settings.port} is taken.", "Choose another one in MASUKA_PORT, or 0 for a free one."
+        ) from error
+    door.starting = False
+    return app, address
+
+
+def person(studio: Studio, user_id: int) -> Actor | None:
+    """The active user of that number, as the store knows them now."""
+    from masuka.store import users
+
+    try:
+        user = users.get_user(studio.store, actor=Actor(user_id=OWNER_ID), id=user_id)
+    except NotFound:
+        return None
+    return Actor(user_id=user.id, role=user.role, name=user.username) if user.active else None
+
+
+def _name_of_request(request: Any) -> str | None:
+    actor = request.scope.get("actor")
+    return actor.name if isinstance(actor, Actor) else None

@@ -1,0 +1,502 @@
+/* The page's own script: the view in the address, actions, dialogs, selection, the viewer, uploads.
+   What it shows comes from the server, escaped there; texts that it adds go through textContent. */
+(() => {
+  "use strict";
+  const KEYS = ["tab", "character", "dataset", "run", "adapter", "section", "base", "q", "star", "item"];
+  const TABS = ["home", "datasets", "training", "images", "library", "settings"];
+  const $ = (id) => document.getElementById(id);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const make = (tag, about = {}, ...children) => {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(about)) {
+      if (name in element && name !== "list") element[name] = value; else element.setAttribute(name, value);
+    }
+    element.append(...children);
+    return element;
+  };
+  const kept = (key) => { try { return JSON.parse(localStorage.getItem("masuka:" + key)); } catch { return null; } };
+  const keep = (key, value) => {
+    try {
+      if (value === null) localStorage.removeItem("masuka:" + key);
+      else localStorage.setItem("masuka:" + key, JSON.stringify(value));
+    } catch { /* a browser that keeps nothing still works */ }
+  };
+
+  /* the view */
+  let view = {}, since = -1, lastPulse = "", lastAnswer = "", lastLook = 0;
+  const outbox = [], pending = new Map(), older = new Map(), selected = new Map();
+  const readAddress = () => {
+    const found = {};
+    for (const [key, value] of new URLSearchParams(location.search)) if (KEYS.includes(key) && value) found[key] = value;
+    if (!TABS.includes(found.tab)) found.tab = "home";
+    if (!("character" in found) && kept("character")) found.character = kept("character");
+    return found;
+  };
+  const writeAddress = (push) => {
+    const query = new URLSearchParams(KEYS.filter((k) => view[k]).map((k) => [k, view[k]]));
+    history[push ? "pushState" : "replaceState"](null, "", "?" + query);
+  };
+  const showTab = () => {
+    if (document.body.dataset.tab !== view.tab) document.body.dataset.tab = view.tab;
+    const title = view.tab[0].toUpperCase() + view.tab.slice(1) + " · masuka";
+    if (document.title !== title) document.title = title;
+    for (const link of all("#shell-nav a[href]")) {
+      const here = new URLSearchParams(link.getAttribute("href")).get("tab") === view.tab;
+      if (here === link.hasAttribute("aria-current")) continue;
+      if (!here) { link.removeAttribute("aria-current"); continue; }
+      link.setAttribute("aria-current", "page");
+      const strip = link.parentElement;
+      strip.scrollLeft = link.offsetLeft - (strip.clientWidth - link.clientWidth) / 2;
+    }
+  };
+  const change = (wanted, push = true) => {
+    const before = view.tab;
+    for (const [key, value] of Object.entries(wanted)) if (KEYS.includes(key)) {
+      if (value === "" || value === null || value === undefined) delete view[key]; else view[key] = String(value);
+    }
+    if ("character" in wanted) keep("character", view.character || null);
+    if (!("item" in wanted)) delete view.item;
+    if (!TABS.includes(view.tab)) view.tab = "home";
+    older.clear(); selected.clear();
+    writeAddress(push); showTab(); applySelection(); look(true);
+    if (view.tab !== before) window.scrollTo(0, 0);
+  };
+  const look = (fresh) => {
+    if (fresh) since = -1;
+    lastLook = Date.now();
+    const button = $("shell-look");
+    if (button) button.click();
+  };
+  window.masuka = {
+    view: () => {
+      const sums = {};
+      for (const region of all("[data-region]")) {
+        const name = region.dataset.region;
+        if (name.startsWith("shell-") || name.startsWith(view.tab + "-")) sums[name] = region.dataset.sum;
+      }
+      const until = Math.min(...[...older.values()].map((o) => o.until));
+      return JSON.stringify({ ...view, since, sums, ...(Number.isFinite(until) ? { until } : {}) });
+    },
+    take: () => outbox.shift() || "{}",
+  };
+
+  /* what the server said */
+  const onPulse = () => {
+    const pulse = $("pulse");
+    if (!pulse || pulse.outerHTML === lastPulse) return;
+    lastPulse = pulse.outerHTML;
+    if (pulse.dataset.tab !== view.tab) { look(true); return; }
+    since = Number(pulse.dataset.since);
+    banner(pulse.dataset.trouble);
+  };
+  const onAnswer = () => {
+    const element = $("answer");
+    if (!element || element.dataset.n === lastAnswer) return;
+    lastAnswer = element.dataset.n;
+    const answer = JSON.parse(element.dataset.answer);
+    for (const button of pending.keys()) button.removeAttribute("aria-busy");
+    pending.clear();
+    if (answer.ok) {
+      if (answer.say) toast(answer.say, answer.undo ? { label: "Undo", do: answer.undo[0], with: answer.undo[1] } : null);
+      if (answer.clear) forget(answer.clear);
+      if (answer.fetch) { const link = make("a", { href: answer.fetch, download: "" }); document.body.append(link); link.click(); link.remove(); }
+      if (answer.fill && answer.fill.form) fill(answer.fill.form, answer.fill.values);
+      selected.clear(); applySelection();
+      if (Object.keys(answer.go || {}).length) { closeViewer(); change(answer.go); } else look(true);
+    } else {
+      const field = answer.field && answer.form ? document.querySelector(`#${answer.form} [name="${CSS.escape(answer.field)}"]`) : null;
+      if (field) refuse(field, [answer.say, answer.hint].join(" ").trim(), true);
+      else toast([answer.say, answer.hint].join(" ").trim(), null, true);
+      look(true);
+    }
+  };
+  const banner = (text) => {
+    let strip = $("banner");
+    if (!text) { if (strip) strip.remove(); return; }
+    if (!strip) { strip = make("div", { id: "banner", className: "banner", role: "alert" }); document.body.append(strip); }
+    if (strip.textContent !== text) strip.textContent = text;
+  };
+  const toast = (text, offer, bad = false) => {
+    let box = $("toasts");
+    if (!box) { box = make("div", { id: "toasts" }); box.setAttribute("aria-live", "polite"); document.body.append(box); }
+    const shown = make("div", { className: bad ? "toast bad" : "toast" }, make("span", { textContent: text }));
+    shown.setAttribute("role", bad ? "alert" : "status");
+    if (offer) shown.append(make("button", { type: "button", textContent: offer.label, onclick: () => { shown.remove(); send(offer.do, offer.with); } }));
+    const away = make("button", { type: "button", textContent: "×" });
+    away.setAttribute("aria-label", "Close this message"); away.onclick = () => shown.remove();
+    shown.append(away);
+    const host = document.querySelector("dialog[open]") || document.body;
+    if (box.parentElement !== host) host.append(box);
+    box.append(shown);
+    setTimeout(() => shown.remove(), bad ? 15000 : offer ? 10000 : 5000);
+  };
+
+  /* actions */
+  const send = (name, payload, formId = "", button = null) => {
+    outbox.push(JSON.stringify({ do: name, payload, form: formId, view }));
+    if (button) { button.setAttribute("aria-busy", "true"); pending.set(button, name); }
+    $("shell-perform").click();
+  };
+  const act = async (button) => {
+    if (button.getAttribute("aria-busy") === "true" || button.disabled) return;
+    const payload = JSON.parse(button.dataset.with || "{}");
+    const form = button.dataset.form;
+    if (form) {
+      const element = $(form);
+      for (const field of all("[aria-invalid]", element)) allow(field);
+      const wrong = all("[name]", element).find((field) => !check(field));
+      if (wrong) { const box = wrong.closest("details"); if (box) box.open = true; wrong.focus(); return; }
+      payload.values = values(element);
+    }
+    if (button.dataset.selection) payload.ids = [...(selected.get(button.dataset.selection) || [])];
+    if (button.dataset.confirm) {
+      const count = payload.ids ? payload.ids.length : 0;
+      const named = (text) => (text || "").replace("{count}", count);
+      if (!(await ask(named(button.dataset.confirm), named(button.dataset.detail), button.dataset.yes))) return;
+    }
+    send(button.dataset.do, payload, form, button);
+  };
+  const ask = (title, detail, yes) => new Promise((resolve) => {
+    const box = make("dialog", { className: "ask" });
+    const heading = make("h2", { textContent: title, id: "ask-title" });
+    box.setAttribute("aria-labelledby", "ask-title");
+    const no = make("button", { type: "button", className: "button", textContent: "Keep", onclick: () => box.close("no") });
+    const on = make("button", { type: "button", className: "button primary", textContent: yes, onclick: () => box.close("yes") });
+    box.append(heading, make("p", { textContent: detail }), make("div", { className: "actions" }, no, on));
+    box.addEventListener("close", () => { box.remove(); resolve(box.returnValue === "yes"); });
+    document.body.append(box); box.showModal(); no.focus();
+  });
+
+  /* forms */
+  const value = (field) => field.type === "checkbox" ? field.checked
+    : "list" in field.dataset ? field.value.split("\n").map((line) => line.trim()).filter(Boolean) : field.value;
+  const raw = (field) => field.type === "checkbox" ? String(field.checked) : field.value;
+  const values = (form) => Object.fromEntries(all("[name]", form).map((field) => [field.name, value(field)]));
+  const set = (field, text) => { if (field.type === "checkbox") field.checked = text === "true" || text === true; else field.value = text ?? ""; };
+  const check = (field) => {
+    allow(field);
+    if (field.type !== "number" || field.value === "") {
+      if (field.type === "number" && field.validity.badInput) { refuse(field, `${field.dataset.label} must be a number.`); return false; }
+      return true;
+    }
+    const number = Number(field.value);
+    const low = field.min !== "" && number < Number(field.min), high = field.max !== "" && number > Number(field.max);
+    if (low || high || (field.step !== "any" && field.validity.stepMismatch)) {
+      refuse(field, `${field.dataset.label} must be ${field.dataset.range}.`);
+      return false;
+    }
+    return true;
+  };
+  const refuse = (field, text, focus = false) => {
+    field.setAttribute("aria-invalid", "true");
+    const line = $(field.id + "-error");
+    if (line) { line.textContent = text; line.hidden = false; }
+    const box = field.closest("details");
+    if (box) box.open = true;
+    if (focus) field.focus();
+  };
+  const allow = (field) => {
+    field.removeAttribute("aria-invalid");
+    const line = $(field.id + "-error");
+    if (line && !line.hidden) { line.hidden = true; line.textContent = ""; }
+  };
+  const isChanged = (field) => "default" in field.dataset && raw(field) !== field.dataset.default;
+  const remember = (form) => {
+    if (form.dataset.remember) {
+      const changed = {};
+      for (const field of all("[name]", form)) if (isChanged(field)) changed[field.name] = raw(field);
+      keep("form:" + form.dataset.remember, Object.keys(changed).length ? changed : null);
+    }
+    markChanged(form);
+  };
+  const markChanged = (form) => {
+    for (const field of all("[name]", form)) field.closest(".field")?.classList.toggle("is-changed", isChanged(field));
+    const note = document.querySelector(`[data-changed-of="${form.id}"]`);
+    if (note) {
+      const count = all("details.advanced [name]", form).filter(isChanged).length;
+      const text = count ? `· ${count} changed` : "";
+      if (note.textContent !== text) note.textContent = text;
+    }
+  };
+  const recall = (form) => {
+    if (form.dataset.recalled) return;
+    form.dataset.recalled = "yes";
+    const changed = form.dataset.remember ? kept("form:" + form.dataset.remember) || {} : {};
+    for (const field of all("[name]", form)) if (field.name in changed && !(field.tagName === "SELECT" && ![...field.options].some((o) => o.value === changed[field.name]))) set(field, changed[field.name]);
+    markChanged(form); label(form);
+  };
+  const fill = (id, given) => {
+    const form = $(id);
+    if (!form) { keep("fill:" + id, given); return; }
+    for (const field of all("[name]", form)) if (field.name in given) set(field, given[field.name]);
+    remember(form); label(form);
+  };
+  const forget = (id) => {
+    const form = $(id);
+    if (!form) return;
+    for (const field of all("[name]", form)) { set(field, field.dataset.default || ""); allow(field); }
+    remember(form);
+  };
+  const label = (form) => {
+    for (const button of all("[data-counts]", form)) {
+      const field = form.querySelector(`[name="${button.dataset.counts}"]`);
+      const count = Math.max(1, Number(field && field.value) || 1);
+      const text = count === 1 ? button.dataset.one : button.dataset.many.replace("{n}", count);
+      if (button.textContent !== text) button.textContent = text;
+    }
+  };
+
+  /* selection */
+  const applySelection = () => {
+    for (const grid of all("[data-grid]")) {
+      const name = grid.dataset.grid, chosen = selected.get(name) || new Set();
+      grid.classList.toggle("selecting", chosen.size > 0);
+      for (const box of all("[data-pick]", grid)) {
+        const on = chosen.has(Number(box.dataset.pick));
+        if (box.checked !== on) box.checked = on;
+        box.closest("[data-id]")?.classList.toggle("selected", on);
+      }
+      const bar = document.querySelector(`[data-selection-of="${name}"]`);
+      if (bar) {
+        bar.hidden = chosen.size === 0;
+        const text = `${chosen.size} selected`;
+        if (bar.querySelector(".count").textContent !== text) bar.querySelector(".count").textContent = text;
+      }
+    }
+  };
+  let lastPicked = null;
+  const pick = (box, shift) => {
+    const grid = box.closest("[data-grid]"), name = grid.dataset.grid;
+    const chosen = selected.get(name) || new Set(), boxes = all("[data-pick]", grid);
+    const at = boxes.indexOf(box), from = shift && lastPicked ? boxes.findIndex((b) => b.dataset.pick === lastPicked) : at;
+    for (const each of boxes.slice(Math.min(at, from), Math.max(at, from) + 1)) {
+      if (box.checked) chosen.add(Number(each.dataset.pick)); else chosen.delete(Number(each.dataset.pick));
+    }
+    lastPicked = box.dataset.pick;
+    selected.set(name, chosen); applySelection();
+  };
+
+  /* the viewer */
+  let tiles = [], at = 0;
+  const viewer = () => {
+    let box = $("viewer");
+    if (box) return box;
+    const image = make("img", { alt: "" });
+    const back = make("button", { type: "button", className: "nav back", textContent: "‹", onclick: () => turn(-1) });
+    const on = make("button", { type: "button", className: "nav on", textContent: "›", onclick: () => turn(1) });
+    const close = make("button", { type: "button", className: "close", textContent: "×", onclick: () => box.close() });
+    back.setAttribute("aria-label", "Previous picture"); on.setAttribute("aria-label", "Next picture"); close.setAttribute("aria-label", "Close");
+    box = make("dialog", { id: "viewer" }, make("div", { className: "stage" }, back, image, on), make("aside", { className: "region" }), close);
+    box.setAttribute("aria-label", "Picture");
+    box.addEventListener("keydown", (event) => {
+      if (event.target.matches("textarea, input")) return;
+      if (event.key === "ArrowLeft") turn(-1);
+      if (event.key === "ArrowRight") turn(1);
+    });
+    box.addEventListener("close", () => { tiles[at]?.querySelector("[data-open]")?.focus(); });
+    document.body.append(box);
+    return box;
+  };
+  const open = (tile) => {
+    tiles = all(".tile[data-full]", tile.closest(".grid, .strip") || document);
+    at = tiles.indexOf(tile);
+    const box = viewer();
+    if (!box.open) box.showModal();
+    turn(0);
+  };
+  const turn = async (by) => {
+    if (!tiles.length) return;
+    at = (at + by + tiles.length) % tiles.length;
+    const tile = tiles[at], box = viewer(), image = box.querySelector(".stage img");
+    image.src = tile.dataset.full; image.alt = tile.querySelector("img")?.alt || "";
+    const side = box.querySelector("aside");
+    if (!tile.dataset.side) {
+      side.replaceChildren(make("p", { className: "prompt", textContent: image.alt }));
+      return;
+    }
+    const answer = await fetch(tile.dataset.side, { headers: { accept: "text/html" } });
+    const text = answer.ok ? await answer.text() : "";
+    if (tiles[at] !== tile) return;
+    if (answer.ok) side.innerHTML = text; else side.textContent = "This is gone.";
+    after();
+  };
+  const closeViewer = () => { const box = $("viewer"); if (box && box.open) box.close(); };
+
+  /* older pages of a list */
+  const sentinels = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) fetchOlder(entry.target);
+  }, { rootMargin: "600px" });
+  const fetchOlder = async (mark) => {
+    const grid = mark.previousElementSibling, name = grid && grid.dataset.grid;
+    if (!name || mark.dataset.loading) return;
+    const known = older.get(name);
+    const next = known ? known.next : mark.dataset.more;
+    if (!next) return;
+    mark.dataset.loading = "yes";
+    const answer = await fetch(next, { headers: { accept: "text/html" } });
+    delete mark.dataset.loading;
+    if (!answer.ok) return;
+    const holder = make("template"); holder.innerHTML = await answer.text();
+    const nodes = [...holder.content.children];
+    const tilesNow = all("[data-id]", grid);
+    const entry = known || { nodes: [], until: Number(tilesNow[tilesNow.length - 1]?.dataset.id) };
+    entry.nodes.push(...nodes); entry.next = answer.headers.get("x-next") || "";
+    older.set(name, entry); grid.append(...nodes); applySelection();
+    sentinels.unobserve(mark); if (entry.next) sentinels.observe(mark);
+  };
+  const keepOlder = () => {
+    for (const [name, entry] of older) {
+      const grid = document.querySelector(`[data-grid="${name}"]`);
+      if (grid && entry.nodes.length && entry.nodes[0].parentElement !== grid) grid.append(...entry.nodes);
+    }
+    for (const mark of all("[data-more]")) if (!mark.dataset.watched) { mark.dataset.watched = "yes"; sentinels.observe(mark); }
+  };
+
+  /* uploads */
+  const upload = async (zone, files) => {
+    if (!files.length || zone.dataset.sending) return;
+    zone.dataset.sending = "yes";
+    const batch = [...crypto.getRandomValues(new Uint8Array(12))].map((b) => b.toString(16).padStart(2, "0")).join("");
+    const total = files.reduce((sum, file) => sum + file.size, 0) || 1;
+    const line = zone.querySelector("[data-upload-state]"), bar = make("progress", { max: total, value: 0 });
+    bar.setAttribute("aria-label", "Upload"); zone.append(bar);
+    let sent = 0, arrived = 0;
+    for (const [index, file] of files.entries()) {
+      line.textContent = `Sending ${index + 1} of ${files.length}: ${file.name}`;
+      const problem = await put(`upload/${batch}/${index}?name=${encodeURIComponent(file.name)}`, file, (loaded) => { bar.value = sent + loaded; });
+      sent += file.size;
+      if (problem) toast(`${file.name}: ${problem}`, null, true); else arrived += 1;
+    }
+    bar.remove(); line.textContent = line.dataset.idle; delete zone.dataset.sending;
+    if (arrived) send("datasets-upload", { id: Number(zone.dataset.upload), batch });
+  };
+  const put = (address, file, progress) => new Promise((resolve) => {
+    const request = new XMLHttpRequest();
+    request.open("PUT", address);
+    request.setRequestHeader("content-type", "application/octet-stream");
+    request.upload.onprogress = (event) => progress(event.loaded);
+    request.onload = () => {
+      if (request.status < 300) { resolve(""); return; }
+      try { const said = JSON.parse(request.responseText); resolve(`${said.message} ${said.hint}`); }
+      catch { resolve("It did not arrive. Try again."); }
+    };
+    request.onerror = () => resolve("The connection was lost. Try again.");
+    request.send(file);
+  });
+
+  /* events */
+  document.addEventListener("click", (event) => {
+    const target = event.target;
+    const doing = target.closest("[data-do]");
+    if (doing) { event.preventDefault(); act(doing); return; }
+    const link = target.closest("a[data-go]");
+    if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.button === 0) {
+      event.preventDefault(); closeViewer();
+      for (const menu of all("details.menu[open]")) menu.open = false;
+      change(Object.fromEntries(new URLSearchParams(link.getAttribute("href"))));
+      return;
+    }
+    const box = target.closest("[data-pick]");
+    if (box) { pick(box, event.shiftKey); return; }
+    if (target.closest(".pick")) return;
+    const opener = target.closest("[data-open]");
+    if (opener) {
+      const tile = opener.closest(".tile");
+      const chooser = tile.querySelector("[data-pick]");
+      if (chooser && (event.shiftKey || tile.closest(".selecting"))) { chooser.checked = !chooser.checked; pick(chooser, event.shiftKey); }
+      else open(tile);
+      return;
+    }
+    const clear = target.closest("[data-unselect]");
+    if (clear) { selected.delete(clear.dataset.unselect); applySelection(); return; }
+    const everything = target.closest("[data-select-all]");
+    if (everything) {
+      const name = everything.dataset.selectAll;
+      selected.set(name, new Set(all(`[data-grid="${name}"] [data-pick]`).map((b) => Number(b.dataset.pick)))); applySelection(); return;
+    }
+    const reset = target.closest("[data-reset]");
+    if (reset) {
+      const form = $(reset.dataset.reset);
+      for (const field of all("details.advanced [name]", form)) { set(field, field.dataset.default || ""); allow(field); }
+      remember(form); return;
+    }
+    for (const menu of all("details.menu[open]")) if (!menu.contains(target)) menu.open = false;
+  });
+  document.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const button = $(event.target.dataset.submit || "");
+    if (button) act(button);
+  });
+  document.addEventListener("input", (event) => {
+    const form = event.target.closest("form.form");
+    if (form) { remember(form); label(form); if (event.target.getAttribute("aria-invalid")) check(event.target); }
+  });
+  let typing = 0;
+  document.addEventListener("change", (event) => {
+    const field = event.target;
+    if (field.matches(".drop input[type=file]")) { upload(field.closest(".drop"), [...field.files]); field.value = ""; return; }
+    if (field.matches("[data-view-key]")) { change({ [field.dataset.viewKey]: field.type === "checkbox" ? (field.checked ? "1" : "") : field.value }); return; }
+    if (field.closest("form.form")) check(field);
+  });
+  document.addEventListener("input", (event) => {
+    const field = event.target;
+    if (!field.matches("input[data-view-key][type=search]")) return;
+    clearTimeout(typing);
+    typing = setTimeout(() => change({ [field.dataset.viewKey]: field.value }, false), 300);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      const form = event.target.closest("form.form");
+      const button = form && $(form.dataset.submit || "");
+      if (button) { event.preventDefault(); act(button); }
+    }
+    if (event.key === "Escape") for (const menu of all("details.menu[open]")) { menu.open = false; menu.querySelector("summary").focus(); }
+  });
+  for (const kind of ["dragover", "dragleave", "drop"]) document.addEventListener(kind, (event) => {
+    const zone = event.target.closest && event.target.closest(".drop");
+    for (const each of all(".drop.over")) if (each !== zone || kind !== "dragover") each.classList.remove("over");
+    if (!zone) return;
+    event.preventDefault();
+    if (kind === "dragover") zone.classList.add("over");
+    if (kind === "drop") upload(zone, [...event.dataTransfer.files]);
+  });
+  document.addEventListener("toggle", (event) => {
+    if (event.target.matches("details[id]")) keep("open:" + event.target.id.replace(/\d+/g, ""), event.target.open ? true : null);
+  }, true);
+  window.addEventListener("popstate", () => { view = readAddress(); showTab(); older.clear(); selected.clear(); look(true); });
+  window.addEventListener("focus", () => { if (Date.now() - lastLook > 2000) look(false); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) look(false); });
+  window.addEventListener("offline", () => banner("The connection is lost. What runs goes on; this page comes back by itself."));
+  window.addEventListener("online", () => { banner(""); look(true); });
+
+  /* after each change of the page */
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+  const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+  const localTimes = () => {
+    for (const element of all("time[datetime]:not([data-local])")) {
+      const date = new Date(element.dateTime), today = date.toDateString() === new Date().toDateString();
+      element.dataset.local = "yes"; element.title = date.toLocaleString();
+      element.textContent = today ? clock.format(date) : `${day.format(date)} ${clock.format(date)}`;
+    }
+  };
+  const after = () => {
+    onPulse(); onAnswer(); showTab(); localTimes(); keepOlder(); applySelection();
+    for (const form of all("form.form")) {
+      recall(form);
+      const waiting = kept("fill:" + form.id);
+      if (waiting) { keep("fill:" + form.id, null); fill(form.id, waiting); }
+    }
+    for (const box of all("details[id]:not([data-met])")) { box.dataset.met = "yes"; if (kept("open:" + box.id.replace(/\d+/g, ""))) box.open = true; }
+  };
+  let scheduled = false;
+  const start = () => {
+    view = readAddress(); writeAddress(false); document.body.dataset.tab = view.tab;
+    new MutationObserver(() => {
+      if (scheduled) return;
+      scheduled = true;
+      queueMicrotask(() => { scheduled = false; after(); });
+    }).observe(document.body, { childList: true, subtree: true, characterData: false, attributes: true, attributeFilter: ["data-sum", "data-n", "data-since", "data-trouble", "data-remember"] });
+    after();
+  };
+  if (document.body) start(); else document.addEventListener("DOMContentLoaded", start);
+})();

@@ -1,0 +1,207 @@
+"""Training: choose, start, watch it learn."""
+
+from __future__ import annotations
+
+from masuka.store.jobs import Job
+from masuka.store.runs import Run
+from masuka.studio import Studio
+from masuka.ui import forms
+from masuka.ui.cards import UNFINISHED, job_card, log_view, sample_tile, state_chip
+from masuka.ui.charts import MOST_POINTS, Point, loss_chart
+from masuka.ui.estimates import base_choices, training_sentence
+from masuka.ui.kit import Outcome, Payload, Region, Tab, values_of
+from masuka.ui.markup import address, button, card, empty, esc, facts, go
+from masuka.ui.view import View
+from masuka.ui.words import moment, number, plural, short
+
+FORM = "training-form"
+BASIC = ("dataset_id", "base", "name", "steps")
+_HIDDEN = ("character_id",)
+_SHOWN_RUNS = 12
+
+
+def draw_form(studio: Studio, view: View) -> str:
+    """Five fields at most, and the rest of the settings behind one click."""
+    sets = [d for d in studio.datasets.list() if d.picture_count]
+    if not sets:
+        make = go("Make a data set", look="primary", tab="datasets")
+        return card(
+            empty("training", "A training learns from a data set, and there is none with pictures.", make)
+        )
+    bases = studio.models.bases()
+    base = view.base if view.base in {b.id for b in bases} else "pocket"
+    described = studio.training.defaults(base)
+    chosen = _chosen_set(studio, view, [d.id for d in sets])
+    count = next(d.picture_count for d in sets if d.id == chosen)
+    fields = (
+        forms.field(
+            FORM, described["dataset_id"], label="Data set", help="", wide=True, value=chosen,
+            choices=[(str(d.id), f"{d.name} ({plural(d.picture_count, 'picture')})") for d in sets],
+        ).replace('name="dataset_id"', 'name="dataset_id" data-view-key="dataset"')
+        + forms.field(
+            FORM, described["base"], label="Base model", help="Pictures are drawn with the same one.", wide=True,
+            value=base, choices=base_choices(bases),
+        ).replace('name="base"', 'name="base" data-view-key="base"')
+        + forms.field(FORM, described["name"], label="Name", help="Empty: the set's name and a number.", wide=True)
+        + forms.field(FORM, described["steps"], wide=True)
+    )  # fmt: skip
+    groups = [
+        (title, "".join(forms.field(FORM, p) for p in members))
+        for title, members in forms.grouped(described, (*BASIC, *_HIDDEN), "Learning")
+    ]
+    body = forms.form(
+        FORM,
+        fields + _before(studio, base, chosen, count) + forms.advanced(FORM, groups),
+        remember=f"training:{base}",
+        submit="training-start",
+    )
+    return card(body, title="Train a LoRA")
+
+
+def draw_run(studio: Studio, view: View) -> str:
+    """The run that was chosen, else the one that runs, else the last one."""
+    run = _run(studio, view)
+    if run is None:
+        return card(
+            empty("training", "No training yet. It takes about three minutes with the built-in model.")
+        )
+    job = _job_of(studio, run)
+    samples = studio.training.samples(run.id)
+    config = run.config
+    total = int(config.get("steps", 0))
+    points = [
+        Point(m.step, m.loss)
+        for m in studio.training.metrics(run.id, max_points=MOST_POINTS)
+        if m.loss is not None
+    ]
+    about = f"{esc(_title_of_base(studio, run.base))} · rank {config.get('rank', '?')} · started {moment(run.created_at)}"
+    head = (
+        f'<div class="title"><div><h1>{esc(run.name)}</h1><p class="hint">{about}</p></div>'
+        f'<div class="actions">{_use(studio, run)}</div></div>'
+    )
+    progress = job_card(studio, job, log=False) if job else ""
+    chart = card(
+        loss_chart(points, total_steps=total) + _verdict(points), title="Is it learning?", classes="learning"
+    )
+    strip = card(
+        _samples(samples, running=bool(job and job.state in UNFINISHED)), title="Samples", classes="samples"
+    )
+    log = card(log_view(studio, job)) if job else ""
+    return f'{head}<div class="run">{progress}{chart}{strip}{log}{_settings(run)}</div>'
+
+
+def draw_runs(studio: Studio, view: View) -> str:
+    """Earlier trainings, each a link."""
+    runs = studio.training.runs(character_id=view.character, limit=_SHOWN_RUNS)
+    shown = _run(studio, view)
+    if len(runs) < 2:
+        return ""
+    rows = "".join(_row(studio, r, current=shown is not None and r.id == shown.id) for r in runs)
+    return card(f'<div class="list">{rows}</div>', title="Trainings")
+
+
+def on_start(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """The queued training; its run is shown at once."""
+    job = studio.training.start(values_of(payload))
+    return Outcome("Training is on its way. You can close this page; it goes on.", go={"run": job.run_id})
+
+
+def on_download(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """The job that fetches a base model."""
+    studio.models.download(str(payload.get("base", "")))
+    return Outcome("The download is on its way.")
+
+
+def _before(studio: Studio, base: str, dataset_id: int, count: int) -> str:
+    """Before, not after: will it work, how long, what is missing; and the button."""
+    chosen = studio.models.base(base)
+    start = button("Start training", "training-start", look="primary wide", form=FORM, name="training-start")
+    if chosen.folder is None:
+        fetch = button(f"Download {chosen.title}", "training-download", base=base)
+        return f'<div class="notice warn full"><p>{esc(chosen.title)} is not on this machine ({chosen.size_gib:,.1f} GiB).</p>{fetch}</div>'
+    problems = "".join(f"<li>{esc(p)}</li>" for p in studio.datasets.check(dataset_id))
+    notice = f'<div class="notice warn full"><ul>{problems}</ul></div>' if problems else ""
+    estimate = f'<p class="hint full">{esc(training_sentence(studio, base, count))}</p>'
+    return f'{notice}{estimate}<div class="sticky full">{start}</div>'
+
+
+def _chosen_set(studio: Studio, view: View, known: list[int]) -> int:
+    if view.dataset in known:
+        return int(view.dataset)
+    own = [d.id for d in studio.datasets.list() if d.character_id == view.character and d.id in known]
+    return own[0] if view.character and own else known[0]
+
+
+def _run(studio: Studio, view: View) -> Run | None:
+    if view.run is not None:
+        return studio.training.run(view.run)
+    runs = studio.training.runs(character_id=view.character, limit=_SHOWN_RUNS)
+    active = {j.run_id for j in studio.jobs.list(kind="train_image", states=["running"])}
+    return next((r for r in runs if r.id in active), runs[0] if runs else None)
+
+
+def _job_of(studio: Studio, run: Run) -> Job | None:
+    if run.job_id is not None:
+        return studio.jobs.get(run.job_id)
+    return next((j for j in studio.jobs.list(kind="train_image", limit=200) if j.run_id == run.id), None)
+
+
+def _title_of_base(studio: Studio, base: str) -> str:
+    return next((b.title for b in studio.models.bases() if b.id == base), base)
+
+
+def _use(studio: Studio, run: Run) -> str:
+    made = next((a for a in studio.models.adapters() if a.run_id == run.id), None)
+    return go("Draw with it", look="primary", tab="images", adapter=made.id) if made else ""
+
+
+def _samples(samples: list, *, running: bool) -> str:  # type: ignore[type-arg]
+    if not samples:
+        text = "They come at fixed steps, with the same seeds." if running else "None were drawn."
+        return f'<p class="hint">{text}</p>'
+    tiles = "".join(sample_tile(s.id, s.prompt, s.step) for s in samples[-12:])
+    return f'<div class="strip">{tiles}</div>'
+
+
+def _verdict(points: list[Point]) -> str:
+    if len(points) < 20:
+        return '<p class="hint">The loss of single steps jumps; the strong line is what counts.</p>'
+    tenth = max(1, len(points) // 10)
+    first = sum(p.value for p in points[:tenth]) / tenth
+    last = sum(p.value for p in points[-tenth:]) / tenth
+    change = (first - last) / first if first else 0
+    text = f"Down by {change:.0%} since the start" if change > 0.02 else "Not falling yet"
+    return f'<p class="hint">{text}, from {short(first)} to {short(last)}. The samples tell more than the loss.</p>'
+
+
+def _settings(run: Run) -> str:
+    rows = [(k.replace("_", " "), esc(number(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else v))
+            for k, v in run.config.items() if v not in (None, "", [], ())]  # fmt: skip
+    return card(
+        f'<details id="training-settings"><summary>All settings of this run</summary>{facts(rows)}</details>'
+    )
+
+
+def _row(studio: Studio, run: Run, *, current: bool) -> str:
+    job = _job_of(studio, run)
+    link = f'<a href="{address(run=run.id)}" data-go{" aria-current=true" if current else ""}>{esc(run.name)}</a>'
+    chip = state_chip(job) if job else ""
+    return (
+        f"<div{' class=selected' if current else ''}><span></span><div><h3>{link}</h3>"
+        f"<p>{esc(_title_of_base(studio, run.base))} · {moment(run.created_at)}</p></div>{chip}</div>"
+    )
+
+
+TAB = Tab(
+    "training",
+    "Training",
+    columns=(
+        (
+            Region("form", draw_form, live=False, waiting='<div class="skeleton"></div>'),
+            Region("runs", draw_runs),
+        ),
+        (Region("run", draw_run, waiting='<div class="skeleton"></div>'),),
+    ),
+    actions={"start": on_start, "download": on_download},
+    layout="side",
+)

@@ -1,0 +1,65 @@
+"""Where files that a browser sends are put, until a job has taken them in."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from masuka.errors import InvalidInput, OutOfDisk
+from masuka.requests.text import clean_filename
+from masuka.studio import Studio
+
+LARGEST_BYTES = 2 * 2**30
+"""Of one file; a picture's own, smaller limit is the intake's to enforce."""
+MOST_FILES = 2000
+STALE_S = 24 * 3600
+_ROOM_LEFT_BYTES = 2**30
+
+
+def batch_folder(studio: Studio, batch: str) -> Path:
+    """The folder of one person's upload; raises InvalidInput for a name that is none."""
+    if not (len(batch) == 24 and all(c in "0123456789abcdef" for c in batch)):
+        raise InvalidInput("This upload is unknown.", "Choose the files again.")
+    return studio.workspace.uploads / f"{studio.actor.user_id}-{batch}"
+
+
+async def receive(studio: Studio, batch: str, index: int, name: str, body: AsyncIterator[bytes]) -> Path:
+    """The stored file; what was begun is removed when it does not arrive whole.
+
+    Raises InvalidInput when it is too large, OutOfDisk when the disk would fill up.
+    """
+    studio.actor.must_edit()
+    if not 0 <= index < MOST_FILES:
+        raise InvalidInput(
+            f"One upload holds at most {MOST_FILES:,} files.", "Send the rest in a second one."
+        )
+    folder = batch_folder(studio, batch)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{index:04d}" / clean_filename(name)
+    file.parent.mkdir(exist_ok=True)
+    size = 0
+    try:
+        with file.open("wb") as out:
+            async for chunk in body:
+                size += len(chunk)
+                if size > LARGEST_BYTES:
+                    raise InvalidInput(
+                        "The file is larger than 2 GiB.", "Split it, or put it on the machine."
+                    )
+                if shutil.disk_usage(folder).free < _ROOM_LEFT_BYTES:
+                    raise OutOfDisk("The disk is nearly full.", "Free some space and try again.")
+                out.write(chunk)
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+    return file
+
+
+def sweep(uploads: Path) -> int:
+    """How many uploads were forgotten because nobody took them in for a day."""
+    old = [f for f in uploads.iterdir() if f.is_dir() and time.time() - f.stat().st_mtime > STALE_S]
+    for folder in old:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(old)

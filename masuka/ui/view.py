@@ -1,0 +1,72 @@
+"""What one browser looks at: its tab, the things chosen in it, and what it has seen.
+
+The browser owns the view and keeps it in its address, so that a reload, a link and a
+second browser show the same. Everything here is outside text and is judged as such.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from masuka.requests.text import without_control
+
+TABS = ("home", "datasets", "training", "images", "library", "settings")
+SECTIONS = ("", "pictures", "characters", "models", "queue")
+_LONGEST_VIEW = 20_000
+
+
+@dataclass(frozen=True)
+class View:
+    """Ids are None where nothing is chosen; `sums` are checksums of the regions shown."""
+
+    tab: str = "home"
+    character: int | None = None
+    dataset: int | None = None
+    run: int | None = None
+    adapter: int | None = None
+    item: int | None = None
+    until: int | None = None
+    section: str = ""
+    base: str = ""
+    query: str = ""
+    starred: bool = False
+    since: int = -1
+    sums: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> View:
+        """The view that the browser described; what makes no sense falls back to the default."""
+        try:
+            raw = json.loads(text) if text and len(text) <= _LONGEST_VIEW else {}
+        except ValueError:
+            raw = {}
+        given: dict[str, Any] = raw if isinstance(raw, dict) else {}
+        sums = given.get("sums")
+        return cls(
+            tab=_one_of(given.get("tab"), TABS, "home"),
+            section=_one_of(given.get("section"), SECTIONS, ""),
+            base=_text(given.get("base"), 100),
+            query=_text(given.get("q"), 200),
+            starred=given.get("star") in ("1", 1, True),
+            since=since if isinstance(since := given.get("since"), int) else -1,
+            sums={str(k): str(v) for k, v in sums.items()} if isinstance(sums, dict) else {},
+            **{name: _id(given.get(name)) for name in _IDS},
+        )
+
+
+_IDS = ("character", "dataset", "run", "adapter", "item", "until")
+
+
+def _id(value: Any) -> int | None:
+    text = str(value) if value is not None else ""
+    return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 16 else None
+
+
+def _text(value: Any, longest: int) -> str:
+    return without_control(value)[:longest] if isinstance(value, str) else ""
+
+
+def _one_of(value: Any, known: tuple[str, ...], otherwise: str) -> str:
+    return value if isinstance(value, str) and value in known else otherwise
