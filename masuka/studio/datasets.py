@@ -94,7 +94,6 @@ class Datasets:
             }
         )
         dataset = self.get(dataset_id)
-        known = [p.sha256 for p in self.every_picture(dataset_id)]
         sources = [str(self._context.workspace.resolve(p)) for p in request.paths]
         return self._jobs.add(
             "import_pictures",
@@ -104,7 +103,6 @@ class Datasets:
                 **self._caption_params(dataset),
                 "sources": sources,
                 "forget_sources": forget_sources,
-                "known_sha256": known,
             },
             dataset_id=dataset.id,
             character_id=dataset.character_id,
@@ -212,4 +210,5 @@ class Datasets:
             "trigger_word": dataset.trigger_word,
             "class_word": dataset.class_word,
             "caption_template": dataset.caption_template,
+            "known_sha256": [p.sha256 for p in self.every_picture(dataset.id)],
         }

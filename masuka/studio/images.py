@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from masuka.errors import Conflict, InvalidInput, NotFound
+from masuka.errors import InvalidInput, NotFound
 from masuka.families import draw_limits_of
 from masuka.generation import prompts
 from masuka.requests.base import Param, params
@@ -71,9 +71,7 @@ class Images:
         return adapter.base
 
     def _params(self, wanted: DrawImages, adapter: Model | None, prompt: str) -> dict[str, Any]:
-        base = self._models.base(wanted.base)
-        if base.folder is None:
-            raise Conflict(f"{base.title} is not on this machine.", "Download it in Models first.")
+        base = self._models.must_be_installed(wanted.base)
         return {
             "request": wanted.as_dict(),
             "family": base.family,

@@ -50,6 +50,13 @@ class Models:
         """One base; raises NotFound."""
         return self._base(*family_of(base_id))
 
+    def must_be_installed(self, base_id: str) -> Base:
+        """The base, which is on this machine; raises Conflict when it is not."""
+        base = self.base(base_id)
+        if base.folder is None:
+            raise Conflict(f"{base.title} is not on this machine.", "Download it first.")
+        return base
+
     def base_params(self, base_id: str) -> dict[str, Any]:
         """What a worker needs to know about a base."""
         _, entry = family_of(base_id)

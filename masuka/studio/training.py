@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from masuka.errors import Conflict, InvalidInput
+from masuka.errors import InvalidInput
 from masuka.families import family_of, train_limits_of
 from masuka.generation import prompts
 from masuka.requests.base import Param, params
@@ -53,17 +53,19 @@ class Training:
             raise InvalidInput(
                 f"The data set {dataset.name} has no pictures.", "Add some first.", field="dataset_id"
             )
+        self._models.must_be_installed(wanted.base)
         name = wanted.name or self._next_name(dataset, wanted.character_id or dataset.character_id)
-        run = self._add_run(wanted, dataset, pictures, name)
-        return self._jobs.add(
-            "train_image",
-            title=f"Training {name}",
-            request=wanted.as_dict(),
-            params=self._params(wanted, dataset, pictures, run),
-            character_id=run.character_id,
-            dataset_id=dataset.id,
-            run_id=run.id,
-        )
+        with self._context.store.write():
+            run = self._add_run(wanted, dataset, pictures, name)
+            return self._jobs.add(
+                "train_image",
+                title=f"Training {name}",
+                request=wanted.as_dict(),
+                params=self._params(wanted, dataset, pictures, run),
+                character_id=run.character_id,
+                dataset_id=dataset.id,
+                run_id=run.id,
+            )
 
     def runs(self, *, character_id: int | None = None, limit: int = 50) -> list[Run]:
         """Trainings, the newest first."""
@@ -109,13 +111,10 @@ class Training:
         self, wanted: TrainImage, dataset: Dataset, pictures: Sequence[Picture], run: Run
     ) -> dict[str, Any]:
         workspace = self._context.workspace
-        base = self._models.base(wanted.base)
-        if base.folder is None:
-            raise Conflict(f"{base.title} is not on this machine.", "Download it in Models first.")
         folder = clean_filename(run.name).replace(" ", "-").lower()
         return {
             "request": wanted.as_dict(),
-            "family": base.family,
+            "family": run.family,
             "base": self._models.base_params(wanted.base),
             "run_id": run.id,
             "run_folder": str(workspace.runs / f"{run.id:05d}"),

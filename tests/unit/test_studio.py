@@ -1,0 +1,172 @@
+"""The studio: one door for app, command line and notebooks."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from masuka import Settings, Studio
+from masuka.config import Workspace
+from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from masuka.requests import Actor
+from masuka.requests.datasets import CreateDataset
+from masuka.store import users
+from masuka.store.datasets import Dataset
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[Studio]:
+    with Studio.open(Settings(workspace=Workspace(tmp_path / "home"))) as opened:
+        yield opened
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for n in range(3):
+        Image.new("RGB", (300, 200), (40 * n, 80, 120)).save(folder / f"photo{n}.png")
+    return folder
+
+
+def filled(studio: Studio, photos: Path, name: str = "Mira") -> Dataset:
+    made = studio.datasets.create(name=name, trigger_word="mira7x", class_word="robot")
+    studio.jobs.wait(studio.datasets.add_pictures(made.id, photos))
+    return studio.datasets.get(made.id)
+
+
+def test_requests_come_as_objects_mappings_and_keywords(studio: Studio) -> None:
+    as_object = studio.datasets.create(CreateDataset(name="One", trigger_word="mira7x"))
+    as_mapping = studio.datasets.create({"name": "Two", "trigger_word": "mira7x"})
+    mixed = studio.datasets.create({"name": "Three", "trigger_word": "mira7x"}, name="Four")
+    assert [d.name for d in (as_object, as_mapping, mixed)] == ["One", "Two", "Four"]
+
+
+def test_a_folder_becomes_a_captioned_set(studio: Studio, photos: Path) -> None:
+    data = filled(studio, photos)
+    pictures = studio.datasets.pictures(data.id)
+    assert data.picture_count == 3
+    assert {p.caption for p in pictures} == {"a picture of mira7x robot"}
+    assert studio.media("picture", pictures[0].id, thumbnail=True).exists()
+    again = studio.jobs.wait(studio.datasets.add_pictures(data.id, photos))
+    assert again.result is not None
+    assert (again.result["added"], again.result["duplicates"]) == (0, 3)
+
+
+def test_a_new_trigger_word_reaches_every_caption(studio: Studio, photos: Path) -> None:
+    data = filled(studio, photos)
+    studio.datasets.update(data.id, trigger_word="nova9")
+    assert {p.caption for p in studio.datasets.every_picture(data.id)} == {"a picture of nova9 robot"}
+
+
+def test_one_change_to_many_captions(studio: Studio, photos: Path) -> None:
+    data = filled(studio, photos)
+    ids = tuple(p.id for p in studio.datasets.pictures(data.id))
+    assert studio.datasets.edit_captions(picture_ids=ids[:2], action="suffix", text=", at dusk") == 2
+    captions = [p.caption for p in studio.datasets.pictures(data.id)]
+    assert captions[0].endswith(", at dusk")
+    assert not captions[2].endswith(", at dusk")
+
+
+def test_deleted_pictures_leave_no_files(studio: Studio, photos: Path) -> None:
+    data = filled(studio, photos)
+    first = studio.datasets.pictures(data.id)[0]
+    file = studio.workspace.resolve(first.file)
+    assert studio.datasets.delete_pictures([first.id]) == 1
+    assert not file.exists()
+    studio.datasets.delete(data.id)
+    assert not file.parent.exists()
+    with pytest.raises(NotFound):
+        studio.datasets.get(data.id)
+
+
+def test_an_export_holds_pictures_and_captions(studio: Studio, photos: Path, tmp_path: Path) -> None:
+    data = filled(studio, photos)
+    with zipfile.ZipFile(studio.datasets.export(data.id, tmp_path / "out.zip")) as archive:
+        names = archive.namelist()
+    assert sum(n.endswith(".txt") for n in names) == 3
+    assert sum(n.endswith(".png") for n in names) == 3
+
+
+def test_training_refuses_what_cannot_work(studio: Studio, photos: Path) -> None:
+    empty = studio.datasets.create(name="Empty", trigger_word="mira7x")
+    with pytest.raises(InvalidInput, match="no pictures"):
+        studio.training.start(dataset_id=empty.id)
+    data = filled(studio, photos)
+    with pytest.raises(InvalidInput, match="Resolution"):
+        studio.training.start(dataset_id=data.id, resolution_px=512)
+    with pytest.raises(Conflict, match="not on this machine"):
+        studio.training.start(dataset_id=data.id, base="flux1-schnell")
+    with pytest.raises(NotFound):
+        studio.training.start(dataset_id=data.id, base="no-such-model")
+    assert studio.training.runs() == []
+    assert studio.jobs.list(kind="train_image") == []
+
+
+def test_drawing_refuses_what_cannot_work(studio: Studio) -> None:
+    with pytest.raises(NotFound):
+        studio.images.draw(prompt="a red robot", adapter_id=99)
+    with pytest.raises(InvalidInput, match="Width"):
+        studio.images.draw(prompt="a red robot", width=512)
+    assert studio.jobs.list() == []
+
+
+def test_a_queued_job_is_cancelled_deleted_and_gone(studio: Studio, photos: Path) -> None:
+    data = studio.datasets.create(name="Mira", trigger_word="mira7x")
+    job = studio.datasets.add_pictures(data.id, photos)
+    assert studio.jobs.cancel([job.id]) == 1
+    assert studio.jobs.get(job.id).state == "cancelled"
+    assert studio.jobs.delete([job.id]) == 1
+    with pytest.raises(NotFound):
+        studio.jobs.get(job.id)
+    assert studio.datasets.get(data.id).picture_count == 0
+
+
+def test_a_viewer_looks_and_changes_nothing(studio: Studio) -> None:
+    viewer = studio.acting_as(Actor(user_id=1, role="viewer"))
+    assert viewer.datasets.list() == []
+    for change in (
+        lambda: viewer.datasets.create(name="X", trigger_word="mira7x"),
+        lambda: viewer.characters.create(name="X", trigger_word="mira7x"),
+        lambda: viewer.images.draw(prompt="a red robot"),
+        lambda: viewer.jobs.cancel([1]),
+        lambda: viewer.preferences.set_key("HF_TOKEN", "hf_x"),
+    ):
+        with pytest.raises(NotAllowed):
+            change()
+
+
+def test_nobody_sees_what_belongs_to_another(studio: Studio, photos: Path) -> None:
+    data = filled(studio, photos)
+    picture = studio.datasets.pictures(data.id)[0]
+    guest = users.add_user(studio.store, actor=studio.actor, username="guest", role="editor")
+    other = studio.acting_as(Actor(user_id=guest.id, role="editor", name="guest"))
+    assert other.datasets.list() == []
+    for look in (
+        lambda: other.datasets.get(data.id),
+        lambda: other.media("picture", picture.id),
+        lambda: other.datasets.set_caption(picture.id, "mine now"),
+        lambda: other.datasets.add_pictures(data.id, photos),
+    ):
+        with pytest.raises(NotFound):
+            look()
+
+
+def test_keys_are_kept_encrypted_and_never_shown(studio: Studio) -> None:
+    studio.preferences.set_key("HF_TOKEN", "hf_canary_value_123")
+    assert studio.preferences.keys()["HF_TOKEN"] == "stored"
+    assert b"hf_canary_value_123" not in studio.workspace.database.read_bytes()
+    studio.preferences.set_key("HF_TOKEN", "")
+    assert studio.preferences.keys()["HF_TOKEN"] == ""
+    with pytest.raises(InvalidInput):
+        studio.preferences.set_key("NO_SUCH_KEY", "x")
+
+
+def test_the_change_number_grows_with_every_change(studio: Studio) -> None:
+    before = studio.changes()
+    studio.characters.create(name="Mira", trigger_word="mira7x")
+    assert studio.changes() > before
