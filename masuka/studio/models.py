@@ -61,7 +61,7 @@ class Models:
         """What a worker needs to know about a base."""
         _, entry = family_of(base_id)
         workspace = self._context.workspace
-        adapter = entry.training_adapter
+        adapter = catalogue.training_adapter_of(entry, workspace)
         return {
             "id": entry.id,
             "title": entry.title,
@@ -69,7 +69,7 @@ class Models:
             "repo": entry.repo,
             "revision": entry.revision,
             "folder": str(catalogue.folder_of(entry, workspace)),
-            "training_adapter": None if adapter is None else str(workspace.models / adapter.split("/")[-1]),
+            "training_adapter": None if adapter is None else str(adapter),
         }
 
     def download(self, base_id: str) -> Job:
