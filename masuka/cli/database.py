@@ -80,7 +80,10 @@ def import_masuka2(
         report = legacy.import_masuka2(
             studio.store, found[0], workspace=workspace, secret_key=settings.secrets.get("SECRET_KEY")
         )
-    return Answer(report, f"{found[0]}\n{report}")
+    lines = [report.summary, *report.oddities]
+    if report.enter_again:
+        lines.append(f"Enter these keys again in Settings: {', '.join(report.enter_again)}.")
+    return Answer(report, "\n".join(lines))
 
 
 def _newest(backups: Path) -> Path:

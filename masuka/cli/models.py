@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from masuka.cli import show
@@ -27,7 +29,9 @@ def list_all(studio: Studio) -> Answer:
 
 
 @command(group, "show")
-def show_one(studio: Studio, base: str = MODEL_ID) -> Answer:
+def show_one(
+    studio: Studio, base: Annotated[str, typer.Argument(help="A base model.")] = MODEL_ID
+) -> Answer:
     """Shows a base with the settings it trains and draws with."""
     about = studio.models.base(base)
     settings = {"train image": studio.training.defaults(base), "generate image": studio.images.defaults(base)}
