@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from masuka.errors import InvalidInput
 from masuka.requests.actor import Actor
 from masuka.store.connect import Store
 from masuka.store.rows import add_row, contains, delete_row, get_row, list_rows, now_at, set_row
+
+LONGEST_QUERY = 1000
+EVERY_WORD = "NOT EXISTS (SELECT 1 FROM json_each(?) WHERE prompt NOT LIKE value ESCAPE '!')"
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,12 @@ def list_items(
     ):  # fmt: skip
         if value is not None:
             where[column] = value
-    # Spaces make each condition a key of its own.
-    for number, word in enumerate((query or "").split()):
-        where["prompt LIKE ? ESCAPE '!'" + " " * number] = contains(word)
+    if query and len(query) > LONGEST_QUERY:
+        raise InvalidInput(
+            f"The search has {len(query):,} characters.", f"Use at most {LONGEST_QUERY:,}.", field="query"
+        )
+    if query and query.split():
+        where[EVERY_WORD] = json.dumps([contains(word) for word in query.split()])
     return list_rows(db, Item, table="items", actor=actor, where=where, limit=limit)
 
 

@@ -104,6 +104,7 @@ def delete_pictures(db: Store, *, actor: Actor, ids: Iterable[int]) -> list[Pict
     deleted: list[Picture] = []
     with db.write():
         for id in dict.fromkeys(ids):
-            deleted += list_rows(db, Picture, table="pictures", actor=actor, where={"id = ?": id})
-            delete_row(db, "pictures", deleted[-1].id) if deleted and deleted[-1].id == id else None
+            for picture in list_rows(db, Picture, table="pictures", actor=actor, where={"id = ?": id}):
+                delete_row(db, "pictures", picture.id)
+                deleted.append(picture)
     return deleted
