@@ -57,11 +57,10 @@ def _without_thumbnail(segment: bytes) -> bytes:
 
 
 def _webp(data: bytes) -> bytes | None:
+    # Frames of an animation lie deeper and are not found; alpha is left out, as its pixels tell.
     at = 12
     while at + 8 <= len(data):
         name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        if name in (b"ALPH", b"ANIM", b"ANMF"):
-            return None
         end = at + 8 + size + size % 2
         if name in (b"VP8 ", b"VP8L"):
             chunk = data[at:end]

@@ -154,6 +154,12 @@ def test_a_picture_that_was_exported_is_known(tmp_path: Path) -> None:
     assert again.result["duplicates"] == 1 and again.result["added"] == 0
 
 
+def test_known_bytes_are_not_even_decoded(tmp_path: Path) -> None:
+    source = write(tmp_path, {"a.png": "undecodable"}) / "a.png"
+    done = Import(tmp_path, source, known_sha256=[hashlib.sha256(b"undecodable").hexdigest()])
+    assert done.result == {"added": 0, "duplicates": 1, "ignored": 0, "refused": []}
+
+
 def test_cancelled_between_two_pictures(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", {f"{i}.png": picture(i) for i in range(5)})
     done = Import(tmp_path, folder, stop_after=2, forget_sources=True)
