@@ -24,17 +24,26 @@ def find_families() -> tuple[dict[str, Family], dict[str, str]]:
     for point in entry_points(group=GROUP):
         try:
             family: Family = point.load()()
-            taken = families.get(family.name)
-            bases = {entry.id for known in families.values() for entry in known.entries}
-            clash = bases & {entry.id for entry in family.entries}
+            problem = _problem(family, families)
         except Exception as error:  # noqa: BLE001 (somebody else's code; the reason is kept and shown)
-            broken[point.name] = f"{type(error).__name__}: {error}"
-            continue
-        if taken is not None or clash:
-            broken[point.name] = f"The name {family.name!r} or a base of it is taken."
+            problem = f"{type(error).__name__}: {error}"
+        if problem:
+            broken[point.name] = problem
         else:
             families[family.name] = family
     return families, broken
+
+
+def _problem(family: Family, known: Mapping[str, Family]) -> str:
+    """Why this family cannot join the known ones, '' when it can."""
+    asked = [*Family.__annotations__, *(n for n in vars(Family) if not n.startswith("_"))]
+    missing = sorted({name for name in asked if not hasattr(family, name)})
+    if missing:
+        return f"It has no {', '.join(missing)}."
+    bases = {entry.id for other in known.values() for entry in other.entries}
+    if family.name in known or bases & {entry.id for entry in family.entries}:
+        return f"The name {family.name!r} or one of its bases is taken."
+    return ""
 
 
 FAMILIES, broken = find_families()

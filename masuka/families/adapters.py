@@ -231,8 +231,10 @@ def _fitting(
 
 def _read(pipeline: Any, file: Path, metadata: Mapping[str, str]) -> dict[str, Tensor]:
     """The file's tensors under this pipeline's names, each layer's alpha folded in."""
+    from safetensors.torch import load_file
+
     try:
-        state, alphas = pipeline.lora_state_dict(str(file), return_alphas=True, use_safetensors=True)
+        state, alphas = pipeline.lora_state_dict(load_file(file), return_alphas=True)
     except (ValueError, KeyError, RuntimeError, IndexError, AttributeError) as error:
         raise InvalidInput(
             f"The layers of {file.name} have names that diffusers cannot translate.",
