@@ -36,12 +36,11 @@ POCKET = Entry(
     size_gib=0.02,
     about="Comes with MASUKA, runs anywhere, draws little robots at 128 pixels.",
     folder=pocket.FOLDER,
-    guidance="true_cfg",
     draw_limits={
         "width": Limit(pocket.SIZE_PX, pocket.SIZE_PX, default=pocket.SIZE_PX),
         "height": Limit(pocket.SIZE_PX, pocket.SIZE_PX, default=pocket.SIZE_PX),
         "num_inference_steps": Limit(1, 100, default=20),
-        "guidance_scale": Limit(0, 10, default=2.5),
+        "guidance_scale": Limit(1, 5, default=2.5),
         "adapter_weight": Limit(0, 2, default=1.0),
     },
     train_limits={
@@ -267,8 +266,7 @@ class Flux:
         return pipeline
 
     def negative_text(self, request: DrawImages) -> str | None:
-        wanted = self._entry(request.base).guidance == "true_cfg" and request.guidance_scale > 1
-        return "" if wanted else None
+        return None  # guidance is an input of the model or distilled into it
 
     def call_arguments(
         self,
@@ -280,7 +278,7 @@ class Flux:
     ) -> dict[str, Any]:
         count = len(generators)
         embedded = self._entry(request.base).guidance == "embedded"
-        arguments: dict[str, Any] = {
+        return {
             "width": request.width,
             "height": request.height,
             "num_inference_steps": request.num_inference_steps,
@@ -288,10 +286,6 @@ class Flux:
             "generator": list(generators),
             **{name: tensor.repeat_interleave(count, 0) for name, tensor in text.items()},
         }
-        if negative is not None:
-            arguments["true_cfg_scale"] = request.guidance_scale
-            arguments |= {f"negative_{n}": t.repeat_interleave(count, 0) for n, t in negative.items()}
-        return arguments
 
     def clean_latents(
         self, pipeline: Any, before: Tensor, after: Tensor, step: int, size_px: tuple[int, int]
@@ -328,7 +322,7 @@ class Flux:
             transformer = FluxTransformer2DModel(
                 in_channels=16, num_layers=2, num_single_layers=2, attention_head_dim=16,
                 num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32,
-                guidance_embeds=False, axes_dims_rope=(4, 6, 6),
+                guidance_embeds=True, axes_dims_rope=(4, 6, 6),
             )  # fmt: skip
             parts = {**tiny.clip(), **tiny.t5(), "vae": tiny.autoencoder(), "transformer": transformer}
         scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
