@@ -1,0 +1,1 @@
+"""Trainings: from the pictures of a data set to a LoRA file that explains itself."""

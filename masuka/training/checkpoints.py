@@ -1,0 +1,180 @@
+"""Checkpoints: everything a training needs to go on as if it had never stopped.
+
+A checkpoint is a folder of safetensors and JSON. It is written aside, flushed to the disk,
+its manifest (sizes, hashes, identity) last, and promoted by one rename, so that a folder
+named `step-…` is whole or damaged by something else; damage is found by the hashes and
+the one before is taken. Knows no model and no optimiser.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from masuka.errors import Conflict
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`step` optimiser steps are done; `groups` are tensors, `state` is plain JSON values."""
+
+    step: int
+    groups: Mapping[str, Mapping[str, Tensor]]
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+class CheckpointFolder:
+    """The checkpoints of one run, of which the newest `keep` stay.
+
+    `identity` is what must be the same for a checkpoint to be gone on from: base, pictures,
+    captions, shape of the LoRA, optimiser.
+    """
+
+    def __init__(self, folder: Path, *, identity: Mapping[str, Any], keep: int) -> None:
+        self._folder = folder
+        self._identity = json.loads(json.dumps(identity, default=str))
+        self._keep = keep
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".staging-*"):
+            shutil.rmtree(left)
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """The folder of the checkpoint, which is on the disk when this returns."""
+        target = self._folder / f"step-{checkpoint.step:08d}"
+        staging = self._folder / f".staging-{checkpoint.step:08d}"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            for name, tensors in checkpoint.groups.items():
+                whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+                save_file(whole, staging / f"{name}.safetensors")
+            (staging / STATE).write_text(json.dumps(checkpoint.state))
+            manifest = {
+                "format": FORMAT,
+                "step": checkpoint.step,
+                "identity": self._identity,
+                "files": {file.name: _described(file) for file in sorted(staging.iterdir())},
+            }
+            for file in staging.iterdir():
+                _flush(file)
+            (staging / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            _flush(staging / MANIFEST)
+            _flush(staging)
+            if target.exists():
+                shutil.rmtree(target)
+            staging.replace(target)
+            _flush(self._folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        self._forget_old()
+        return target
+
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """(the newest whole checkpoint or None, a sentence for each damaged one).
+
+        Raises Conflict when it belongs to a training that differs from this one.
+        """
+        damaged = []
+        for folder in reversed(self._folders()):
+            manifest = _whole_manifest(folder)
+            if manifest is None:
+                damaged.append(f"The checkpoint {folder.name} is damaged; the one before it is taken.")
+                continue
+            self._must_match(manifest["identity"])
+            try:
+                return _read(folder, manifest), damaged
+            except (SafetensorError, ValueError, OSError):
+                damaged.append(f"The checkpoint {folder.name} cannot be read; the one before it is taken.")
+        return None, damaged
+
+    def _folders(self) -> list[Path]:
+        return sorted(self._folder.glob("step-*"))
+
+    def _forget_old(self) -> None:
+        for folder in self._folders()[: -self._keep]:
+            shutil.rmtree(folder)
+
+    def _must_match(self, identity: Mapping[str, Any]) -> None:
+        different = [k for k, v in self._identity.items() if identity.get(k) != v]
+        if different:
+            names = ", ".join(name.replace("_", " ") for name in different)
+            raise Conflict(
+                f"The checkpoint of this run was made with another {names}.",
+                "Start a new training, or bring back what was changed.",
+            )
+
+
+def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, plain values) of every global random generator, each CUDA device by itself."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))}
+    for device in range(torch.cuda.device_count()):
+        tensors[f"cuda{device}"] = torch.cuda.get_rng_state(device)
+    version, numbers, following = random.getstate()
+    plain = {
+        "python": [version, list(numbers), following],
+        "numpy": [str(name), int(position), int(has_gauss), float(gauss)],
+    }
+    return tensors, plain
+
+
+def restore_random_state(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+    """Sets what `random_state` read; a CUDA device that is not here is left out."""
+    version, numbers, following = plain["python"]
+    random.setstate((version, tuple(numbers), following))
+    name, position, has_gauss, gauss = plain["numpy"]
+    keys = tensors["numpy"].numpy().astype(np.uint32)
+    np.random.set_state((name, keys, position, has_gauss, gauss))
+    torch.set_rng_state(tensors["torch"])
+    for device in range(torch.cuda.device_count()):
+        if f"cuda{device}" in tensors:
+            torch.cuda.set_rng_state(tensors[f"cuda{device}"], device)
+
+
+def _described(file: Path) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def _whole_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest when every file is what it says, else None."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        if manifest["format"] != FORMAT:
+            return None
+        for name, about in manifest["files"].items():
+            if _described(folder / name) != about:
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return manifest
+
+
+def _read(folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:
+    groups = {file.stem: load_file(file) for file in sorted(folder.glob("*.safetensors"))}
+    return Checkpoint(int(manifest["step"]), groups, json.loads((folder / STATE).read_text()))
+
+
+def _flush(path: Path) -> None:
+    """Waits until the file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,217 @@
+"""The denoiser with its LoRA, and one optimiser step of it.
+
+Everything a step needs is a function of the step's number and of the state that
+`checkpoint` gives and `restore` takes, so that a resumed training is the same training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from masuka.errors import TrainingError
+from masuka.jobs.reporter import Reporter
+from masuka.training.batches import Batches, Micro
+from masuka.training.checkpoints import Checkpoint, random_state, restore_random_state
+from masuka.training.lora import FlatWeights, LeanLayers, inject, together
+from masuka.training.optimizers import (
+    build_optimizer,
+    build_schedule,
+    learning_rate_of,
+    optimizer_state,
+    restore_optimizer,
+)
+from masuka.training.order import Order, step_seed
+from masuka.training.plan import Plan
+from masuka.training.quick import plain_attention
+
+LARGE_PARAMETERS = 1_000_000_000
+"""From this size on, 'auto' recomputes activations: they would not fit beside the weights."""
+DENOISER, TEXT = "denoiser", "text"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures of one step."""
+
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    epoch: int
+
+
+class Learner:
+    """A denoiser that learns; `text_encoder` is the family's encoder when it learns too."""
+
+    def __init__(
+        self, plan: Plan, batches: Batches, order: Order, reporter: Reporter, *, text_encoder: Any = None
+    ) -> None:
+        self._plan, self._batches, self._order, self._reporter = plan, batches, order, reporter
+        self.text_encoder = text_encoder
+        request = plan.request
+        self.denoiser = plan.family.denoiser(
+            plan.folder,
+            dtype=plan.dtype,
+            device=plan.device,
+            quantize=request.quantize,
+            training_adapter=plan.training_adapter,
+        )
+        self._accelerator = _accelerator(plan)
+        self.weights = self._inject()
+        self._lean = [LeanLayers(module, plan.dtype) for module in self._modules().values()]
+        for layers in self._lean:
+            layers.on()
+        optimizer = build_optimizer(request, self.weights.master)
+        schedule = build_schedule(request, optimizer)
+        self._optimizer, self._schedule = self._accelerator.prepare(optimizer, schedule)
+        if self._recompute():
+            self.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+        self.denoiser.train()
+        for block in _blocks(self.denoiser):
+            block.register_forward_pre_hook(lambda *_: self._reporter.check())
+
+    def step(self, step: int) -> Measured:
+        """One optimiser step; `step` counts from 0.
+
+        Raises TrainingError for a loss that is not finite; nothing may be saved after that.
+        """
+        request, losses = self._plan.request, []
+        for micro_step in range(request.gradient_accumulation_steps):
+            self._reporter.check()
+            torch.manual_seed(step_seed(request.seed, step, -1 - micro_step))
+            micro = self._batches.at(step, micro_step, self._order.next())
+            with plain_attention(self._plan.device, self._plan.dtype, request.resolution_px):
+                loss = self._loss(micro)
+                self._accelerator.backward(loss)
+            self.weights.gather()
+            losses.append(loss.detach())
+        rate = learning_rate_of(self._optimizer)
+        norm = self._accelerator.clip_grad_norm_([self.weights.master], request.max_grad_norm)
+        self._optimizer.step()
+        self._schedule.step()
+        self.weights.publish()
+        self.weights.update_average(step)
+        self.weights.forget_gradients()
+        # The one wait for the device in a step.
+        loss_now, norm_now = torch.stack([torch.stack(losses).mean(), norm.to(losses[0])]).tolist()
+        self._must_be_finite(step, loss_now, norm_now)
+        return Measured(loss_now, norm_now, rate, self._order.epoch)
+
+    def checkpoint(self, step: int, losses: list[float]) -> Checkpoint:
+        """Everything that the first `step` steps made."""
+        random_tensors, random_plain = random_state()
+        optimizer_tensors, optimizer_plain = optimizer_state(self._optimizer)
+        groups = {"adapter": self.weights.named(), "optimizer": optimizer_tensors, "random": random_tensors}
+        if self.weights.average is not None:
+            groups["average"] = self.weights.named(self.weights.average)
+        scaler = self._accelerator.scaler
+        state = {
+            "batches": step * self._plan.request.gradient_accumulation_steps,
+            "optimizer": optimizer_plain,
+            "schedule": self._schedule.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "random": random_plain,
+            "losses": losses,
+        }
+        return Checkpoint(step, groups, state)
+
+    def restore(self, checkpoint: Checkpoint) -> list[float]:
+        """The losses so far; the learner is where `checkpoint` found it."""
+        groups, state = checkpoint.groups, checkpoint.state
+        self.weights.restore(groups["adapter"], groups.get("average"))
+        restore_optimizer(self._optimizer, groups["optimizer"], state["optimizer"])
+        self._schedule.load_state_dict(dict(state["schedule"]))
+        if self._accelerator.scaler is not None and state["scaler"]:
+            self._accelerator.scaler.load_state_dict(state["scaler"])
+        self._order.skip(int(state["batches"]))
+        restore_random_state(groups["random"], state["random"])
+        return [float(loss) for loss in state["losses"]]
+
+    @contextmanager
+    def as_peft(self) -> Iterator[None]:
+        """Within it the layers show the result (the average, if there is one) as peft runs it."""
+        for layers in self._lean:
+            layers.off()
+        self.weights.show_result()
+        self.denoiser.eval()
+        try:
+            with self._plan.family.drawing(self.denoiser), torch.no_grad():
+                yield
+        finally:
+            self.denoiser.train()
+            self.weights.show_training()
+            for layers in self._lean:
+                layers.on()
+
+    def _loss(self, micro: Micro) -> Tensor:
+        family = self._plan.family
+        if self.text_encoder is not None:
+            adapted = family.encode_adapted_text(self.text_encoder, micro.captions)
+            micro = replace(micro, text={**micro.text, **adapted})
+        predicted = family.predict(self.denoiser, micro.noisy, micro.sigmas, micro.text)
+        errors = (predicted.float() - micro.target).square().flatten(1).mean(1)
+        return (errors * family.loss_weight(micro.sigmas)).mean()
+
+    def _modules(self) -> dict[str, nn.Module]:
+        modules = {DENOISER: self.denoiser}
+        if self.text_encoder is not None:
+            modules[TEXT] = self._plan.family.adaptable_text_encoder(self.text_encoder)
+        return modules
+
+    def _inject(self) -> FlatWeights:
+        request = self._plan.request
+        targets = {
+            DENOISER: self._plan.family.lora_targets[request.layers],
+            TEXT: self._plan.family.text_encoder_targets,
+        }
+        torch.manual_seed(request.seed)
+        named = {
+            part: inject(
+                module, targets=targets[part], rank=request.rank, alpha=request.alpha or request.rank
+            )
+            for part, module in self._modules().items()
+        }
+        return FlatWeights(together(named), dtype=self._plan.dtype, ema_decay=request.ema_decay)
+
+    def _recompute(self) -> bool:
+        setting = self._plan.request.gradient_checkpointing
+        if setting == "auto":
+            return sum(p.numel() for p in self.denoiser.parameters()) >= LARGE_PARAMETERS
+        return setting == "on"
+
+    def _must_be_finite(self, step: int, loss: float, norm: float) -> None:
+        # With fp16 a gradient may overflow: the scaler skips that step and goes on.
+        if math.isfinite(loss) and (math.isfinite(norm) or self._accelerator.scaler is not None):
+            return
+        what = "loss" if not math.isfinite(loss) else "gradient"
+        raise TrainingError(
+            f"The {what} became {'NaN' if math.isnan(loss + norm) else 'infinite'} at step {step + 1:,}.",
+            "Use a lower learning rate, or fp32 or bf16 instead of fp16. The last checkpoint is unharmed.",
+        )
+
+
+def _accelerator(plan: Plan) -> Accelerator:
+    """accelerate for this training: scaling, accumulation, clipping, skipped steps."""
+    # A notebook may train twice in one process, with another precision the second time.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(plan.dtype, "no")
+    return Accelerator(
+        cpu=plan.device == "cpu",
+        mixed_precision=precision,
+        gradient_accumulation_steps=plan.request.gradient_accumulation_steps,
+        project_dir=str(Path(plan.run_folder)),
+    )
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """The model's blocks: what its lists of layers hold."""
+    return [block for child in module.children() if isinstance(child, nn.ModuleList) for block in child]
