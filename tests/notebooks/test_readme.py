@@ -25,13 +25,13 @@ def test_a_folder_of_pictures_becomes_a_picture(tmp_path: Path) -> None:
     # A short training: what it learns is the benchmark's matter.
     short = code.replace("start(dataset_id=data.id)", "start(dataset_id=data.id, steps=10, sample_every=0)")
     assert short != code
-    (tmp_path / "home" / "my-pictures").mkdir(parents=True)
+    (tmp_path / "my-pictures").mkdir()
     for number, (picture, _) in enumerate(character_set(3, 6)):
-        picture.save(tmp_path / "home" / "my-pictures" / f"{number}.png")
+        picture.save(tmp_path / "my-pictures" / f"{number}.png")
     answer = subprocess.run(
         [sys.executable, "-c", short],
         cwd=ROOT,
-        env={**os.environ, "MASUKA_HOME": str(tmp_path / "home"), "MASUKA_DEVICE": "cpu"},
+        env={**os.environ, "HOME": str(tmp_path), "MASUKA_HOME": str(tmp_path / "home"), "MASUKA_DEVICE": "cpu"},
         capture_output=True,
         text=True,
         check=False,
