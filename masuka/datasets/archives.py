@@ -25,12 +25,13 @@ _ENCRYPTED = 0x1
 
 
 class _BoundedFile(io.FileIO):
-    """A file whose reads are bounded: `zipfile` reads an archive's directory in one of them.
+    """A file with bounded reads: `zipfile` reads an archive's directory in one.
 
     An archive can carry gigabytes of directory, which would be parsed before any count.
     """
 
     def read(self, size: int | None = -1) -> bytes:
+        """The next bytes; raises InvalidInput when more are asked for at once."""
         if size is not None and size > _LARGEST_DIRECTORY_BYTES:
             raise _too_many(MOST_MEMBERS)
         return super().read(_LARGEST_DIRECTORY_BYTES if size is None or size < 0 else size)
@@ -63,6 +64,7 @@ class Archive:
         self._left = LARGEST_TOTAL_BYTES
 
     def close(self) -> None:
+        """Closes the file; members cannot be read any more."""
         self._zip.close()
         self._file.close()
 

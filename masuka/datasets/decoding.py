@@ -39,7 +39,7 @@ _FOREIGN = (
 )  # fmt: skip
 BROKEN_ARCHIVE = (
     zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, ValueError, LookupError, struct.error,
-    zlib.error, NotImplementedError, RuntimeError, OverflowError,
+    zlib.error, RuntimeError, OverflowError,
 )  # fmt: skip
 """What `zipfile` raises for archives that are broken, encrypted or packed in a foreign way."""
 _BMP_HEADERS = frozenset(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
@@ -56,7 +56,7 @@ _CMS_SPACES = {"RGB": "RGB ", "CMYK": "CMYK", "L": "GRAY"}
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright RGB picture without metadata, and how to store it without needless loss.
+    """An upright RGB picture without metadata, and how to store it well.
 
     `file` is the source cut down to its pixels, where those needed no change at all.
     """
@@ -197,7 +197,7 @@ def _refuse_tricks(data: bytes) -> None:
 
 
 def _holds_archive(data: bytes) -> bool:
-    """True for a readable archive at the end; the four bytes of its mark alone may be chance."""
+    """True for a readable archive at the end; its four-byte mark may be chance."""
     if not zipfile.is_zipfile(io.BytesIO(data)):
         return False
     try:
@@ -208,7 +208,7 @@ def _holds_archive(data: bytes) -> bool:
 
 
 def _lossy(image: Image.Image, data: bytes) -> tuple[str, dict[str, Any]]:
-    """Suffix and options under which storing costs (almost) nothing of what the file held."""
+    """Suffix and options under which storing costs (almost) nothing."""
     if image.format in ("JPEG", "MPO") and isinstance(image, JpegImagePlugin.JpegImageFile):
         sampling = JpegImagePlugin.get_sampling(image)
         if image.mode == "RGB" and sampling in (0, 2) and 1 <= len(image.quantization) <= 4:

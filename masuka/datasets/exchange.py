@@ -37,7 +37,7 @@ def export(dataset: DatasetRow, pictures: Sequence[PictureRow], *, to: Path, res
 
 
 def file_names(pictures: Sequence[PictureRow]) -> list[str]:
-    """A name in the zip for each picture: its own, made safe, its stem different from all others.
+    """Each picture's name in the zip: its own, made safe, with a stem of its own.
 
     Case does not tell names apart on every system, so it does not here.
     """

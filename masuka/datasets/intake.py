@@ -38,7 +38,7 @@ class Intake:
     refused: list[dict[str, str]] = field(default_factory=list)
 
     def take(self, encoded: Encoded, image: Image.Image, *, name: str, caption: str | None) -> None:
-        """Stores one picture with its caption and reports it, unless the set has it already."""
+        """Stores and reports one picture with its caption, unless the set has it."""
         if encoded.sha256 in self.known_sha256:
             self.duplicates += 1
             return
@@ -91,7 +91,7 @@ def intake_of(params: dict[str, Any], reporter: Reporter) -> Intake:
 
 
 def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Counts of pictures added and known already, and each refused file with its reason.
+    """Counts of pictures added and known, and each refused file with its reason.
 
     Only a file that the person can do something about is refused by name; the others of
     the same lot are taken. Raises OutOfDisk, and Stop between two pictures.

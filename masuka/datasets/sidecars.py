@@ -20,7 +20,7 @@ _TEXT_KEYS = ("text", "caption", "prompt")
 
 
 def read_text(data: bytes) -> str:
-    """The text of a side-car: UTF-8, UTF-16 with its mark, else Windows' Western letters."""
+    """The text of a side-car: UTF-8, UTF-16 with its mark, else Windows' letters."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace")
     try:
@@ -35,7 +35,7 @@ def read_caption(data: bytes) -> str:
 
 
 def read_metadata(data: bytes) -> tuple[dict[str, str], list[InvalidInput]]:
-    """Captions by file name out of a metadata.jsonl, and one refusal for each bad line.
+    """Captions by file name out of a metadata.jsonl, a refusal for each bad line.
 
     Each line is an object with `file_name` and `text` (or `caption`, or `prompt`). Lines
     without a text are no error: the picture then gets the template's caption.
@@ -64,7 +64,7 @@ def read_metadata(data: bytes) -> tuple[dict[str, str], list[InvalidInput]]:
 
 
 def read_trigger(data: bytes) -> str:
-    """The trigger word that an exported set's dataset.json names; '' where there is none."""
+    """The trigger word in an exported set's dataset.json; '' where there is none."""
     try:
         about = json.loads(read_text(data))
     except (ValueError, RecursionError):

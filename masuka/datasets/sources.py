@@ -39,7 +39,7 @@ _NUMBER = re.compile(r"(\d+)")
 
 @dataclass(frozen=True)
 class Offer:
-    """One picture file that may be taken; `read` gives its bytes or raises InvalidInput."""
+    """One picture that may be taken; `read` gives its bytes or raises InvalidInput."""
 
     name: str
     read: Callable[[], bytes]
@@ -60,6 +60,7 @@ class Offers:
     _archives: list[Archive] = field(default_factory=list)
 
     def close(self) -> None:
+        """Closes the archives; their pictures cannot be read any more."""
         for archive in self._archives:
             archive.close()
 
@@ -76,7 +77,7 @@ class _File:
 
 
 def find(sources: Iterable[str | Path], check: Callable[[], None] = lambda: None) -> Offers:
-    """The pictures in files, folders (with sub-folders) and zip archives, naturally sorted.
+    """The pictures in files, folders with sub-folders and zips, naturally sorted.
 
     A caption is looked for beside each picture: `.txt`, then `.caption`, then
     `metadata.jsonl`. Files that were named one by one are matched by name as well,
@@ -251,7 +252,7 @@ def _trigger_word(files: list[_File], offers: Offers) -> str:
 
 
 def _worth(file: _File) -> int:
-    """The place in the order in which captions overwrite each other: the best one last."""
+    """Where it stands as captions overwrite each other: the best one last."""
     ending = PurePosixPath(file.key).suffix.lower()
     return len(CAPTION_ENDINGS) - CAPTION_ENDINGS.index(ending) if ending in CAPTION_ENDINGS else 0
 

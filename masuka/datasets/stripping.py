@@ -16,7 +16,7 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def without_metadata(data: bytes, name: str) -> bytes | None:
-    """The file's bytes without metadata and appended data; None where it cannot be cut."""
+    """The file without metadata and appended data; None where it cannot be cut."""
     if name == "JPEG":
         return _jpeg(data)
     return _webp(data) if name == "WEBP" else None

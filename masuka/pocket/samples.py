@@ -12,7 +12,7 @@ from masuka.pocket.world import character_set
 
 
 def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Counts of pictures added and known already; the same seed draws the same pictures."""
+    """Counts of pictures added and known; the same seed draws the same pictures."""
     intake = intake_of(params, reporter)
     seed, count = int(params["seed"]), int(params["count"])
     reporter.stage("Drawing")

@@ -131,7 +131,7 @@ def field(
 
 
 def params(request_type: type[Request], limits: Mapping[str, Limit] | None = None) -> dict[str, Param]:
-    """Every field described, in the order of the request, with the family's limits applied."""
+    """Every field described, in the request's order, within the family's limits."""
     limits = limits or {}
     return {
         name: _param(name, info, limits.get(name, Limit()))

@@ -45,7 +45,7 @@ def _clean_paths(paths: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _clean_edit(text: str) -> str:
-    """The text with the blanks at its ends kept: in a prefix or a search they are meant."""
+    """The text, blanks at its ends kept: in a prefix or a search they are meant."""
     return without_control(text, keep="\n\t")
 
 
@@ -82,7 +82,7 @@ class CreateDataset(Request):
 
 
 class UpdateDataset(Request):
-    """Changes to a data set; a new trigger word is written into every caption that had the old."""
+    """Changes to a data set; captions that have the old trigger word get the new."""
 
     name: Name | None = field(None, help="A new name.")
     trigger_word: Trigger | None = field(None, help="A new trigger word.")

@@ -110,5 +110,5 @@ def clean_path(text: str, *, field: str = "path") -> str:
 
 
 def log_safe(text: str) -> str:
-    """The text on one line, control characters written out: it cannot forge a log entry."""
+    """The text on one line, control characters written out: no forged log entry."""
     return _UNSAFE_IN_LOGS.sub(lambda c: c.group().encode("unicode_escape").decode(), text)

@@ -504,6 +504,17 @@ def test_too_many_files(tmp_path: Path) -> None:
     assert Import(tmp_path, heavy).refusals == {"heavy.zip": sentence}
 
 
+def test_a_folder_of_everything_is_not_walked_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "MOST_FILES", 3)
+    folder = write(tmp_path / "in", {f"{i}.png": picture(i) for i in range(4)})
+    done = Import(tmp_path, folder)
+    assert done.refusals == {"in": "The folder holds more than 3 files."} and done.pictures == {}
+    (folder / "0.png").unlink()
+    assert Import(tmp_path, folder).result["added"] == 3
+
+
 def test_the_media_may_lie_on_another_disk(tmp_path: Path) -> None:
     shared = Path("/dev/shm")
     if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
