@@ -27,6 +27,8 @@ METADATA_KEY = "lora_adapter_metadata"
 """Where diffusers looks for peft's configuration in a safetensors header."""
 _LARGEST_HEADER_BYTES = 64 * 2**20
 _TRAINING, _UNDO = "masuka_training", "masuka_undo"
+_CLIP = "text_model."
+"""In front of a CLIP encoder's layers in every LoRA file; transformers 5 dropped it inside."""
 _NAMED = re.compile(r"^(?P<part>\w+)\.(?P<module>.+)\.(?P<side>lora_[AB])\.weight$")
 
 
@@ -80,10 +82,10 @@ def save(
             module, side = name.removesuffix(".weight").rsplit(".", 1)
             rank = tensor.shape[0] if side == "lora_A" else tensor.shape[1]
             if side == "lora_A":
-                ranks[module] = rank
+                ranks[module.removeprefix(_CLIP)] = rank
             elif alpha is not None and alpha != rank:
                 tensor = (tensor.float() * (alpha / rank)).to(tensor.dtype)
-            tensors[f"{part}.{name}"] = tensor.detach().cpu().contiguous()
+            tensors[f"{part}.{_as_known(part, name)}"] = tensor.detach().cpu().contiguous()
         if ranks:
             stated |= {f"{part}.{key}": value for key, value in _peft_config(ranks).items()}
     about = {"format": "pt", **metadata, METADATA_KEY: json.dumps(stated, sort_keys=True)}
@@ -108,6 +110,7 @@ def load(
     diffusers itself loads a LoRA of another family without a word and without effect.
     """
     shapes, metadata = read_header(file)
+    shapes = {_as_here(pipeline, key): shape for key, shape in shapes.items()}
     modules = {part: _widths(getattr(pipeline, part)) for part in parts}
     known = any(re.search(foreign, key) for key in shapes)
     if not known and not _fitting(_pairs(shapes), modules):
@@ -241,7 +244,7 @@ def _read(pipeline: Any, file: Path, metadata: Mapping[str, str]) -> dict[str, T
             "Export it again in the diffusers format.",
             field="adapter",
         ) from error
-    state = {_modern(key): tensor for key, tensor in state.items()}
+    state = {_as_here(pipeline, _modern(key)): tensor for key, tensor in state.items()}
     stated = _stated_scales(metadata)
     for key in [k for k in state if k.endswith(".lora_B.weight")]:
         layer = key.removesuffix(".lora_B.weight")
@@ -253,6 +256,19 @@ def _read(pipeline: Any, file: Path, metadata: Mapping[str, str]) -> dict[str, T
         if scale != 1.0:
             state[key] = (state[key].float() * scale).to(state[key].dtype)
     return state
+
+
+def _as_known(part: str, name: str) -> str:
+    """The layer's name as files have it."""
+    return _CLIP + name.removeprefix(_CLIP) if part.startswith("text_encoder") else name
+
+
+def _as_here(pipeline: Any, key: str) -> str:
+    """The tensor's name as this pipeline's parts have it."""
+    part, _, name = key.partition(".")
+    if part.startswith("text_encoder") and not hasattr(getattr(pipeline, part, None), "text_model"):
+        return f"{part}.{name.removeprefix(_CLIP)}"
+    return key
 
 
 def _modern(key: str) -> str:

@@ -20,6 +20,8 @@ from masuka.models import loading
 from masuka.requests.images import DrawImages
 
 PROMPTS_KEPT = 32
+LARGEST_WHOLE_PX = 1_500_000
+"""Above this many pixels the VAE's own memory passes that of the step before it."""
 _NAME = "character"
 
 
@@ -93,6 +95,7 @@ class Drawer:
             text=self._text(prompt),
             negative=None if negative is None else self._text(negative),
         )
+        self._tile(request.width * request.height)
         if watch is not None:
             arguments["callback_on_step_end"] = self._watched(watch, (request.width, request.height))
         picture: Image.Image = self.pipeline(**arguments).images[0]
@@ -119,6 +122,12 @@ class Drawer:
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def _tile(self, pixels: int) -> None:
+        """Decodes large pictures in tiles, small ones whole, whatever was drawn before."""
+        vae = self.pipeline.vae
+        if hasattr(vae, "enable_tiling"):
+            vae.enable_tiling() if pixels > LARGEST_WHOLE_PX else vae.disable_tiling()
 
     def _text(self, prompt: str) -> dict[str, Tensor]:
         key = (prompt, self._adapter, self._weight)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -206,8 +207,13 @@ class _Drawing:
             "device": drawer.identity.device,
             "dtype": str(drawer.identity.dtype).removeprefix("torch."),
             "noise_from": "cpu",
-            "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+            "versions": _versions(),
         }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
 
 
 def _move(staged: Path, file: Path) -> None:

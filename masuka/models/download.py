@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import threading
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,16 +12,18 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from masuka.errors import Conflict, DownloadFailed, from_dict
+from masuka.errors import Conflict, OutOfDisk
 from masuka.jobs.reporter import Reporter
 from masuka.models.catalogue import FINISHED
+from masuka.models.fetch import Plan, fetch_file, part_of, plan, size_of
 
 PIPELINE_FILES = (
     "model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model", "LICENSE*", "README.md",
 )  # fmt: skip
 """A diffusers folder's own parts; the single-file copies beside them are left out."""
 ADAPTER_FILES = ("*.safetensors", "*.json", "README.md", "LICENSE*")
-SECONDS_BETWEEN_LOOKS = 0.25
+ROOM_BYTES = 2**30
+"""What stays free on the disk after a download."""
 MIB = 2**20
 
 
@@ -33,92 +33,68 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     Returns {folder, bytes}. Raises AccessDenied, RemoteUnavailable, DownloadFailed,
     OutOfDisk, or Conflict when another job is fetching the same.
     """
-    orders: list[tuple[str, str | None, Path, tuple[str, ...]]] = [
-        (params["repo"], params["revision"], Path(params["folder"]), PIPELINE_FILES)
-    ]
+    endpoint = params.get("endpoint")
+    total = _fetch(
+        params["repo"], params["revision"], Path(params["folder"]), PIPELINE_FILES, endpoint, reporter
+    )
     if params.get("training_repo"):
-        orders.append((params["training_repo"], None, Path(params["training_adapter"]), ADAPTER_FILES))
-    total = 0
-    for repo, revision, folder, patterns in orders:
-        with _alone(folder):
-            total += _fetch(
-                {
-                    "repo": repo,
-                    "revision": revision,
-                    "folder": str(folder),
-                    "patterns": list(patterns),
-                    "endpoint": params.get("endpoint"),
-                },
-                reporter,
-            )
+        folder = Path(params["training_adapter"])
+        total += _fetch(params["training_repo"], None, folder, ADAPTER_FILES, endpoint, reporter)
     return {"folder": params["folder"], "bytes": total}
 
 
-def _fetch(order: dict[str, Any], reporter: Reporter) -> int:
+def _fetch(
+    repo: str,
+    revision: str | None,
+    folder: Path,
+    patterns: tuple[str, ...],
+    endpoint: str | None,
+    reporter: Reporter,
+) -> int:
     """Fetches one repository unless it is there whole; returns its bytes."""
-    folder = Path(order["folder"])
-    if (folder / FINISHED).is_file():
-        return sum(json.loads((folder / FINISHED).read_text(encoding="utf-8"))["files"].values())
-    reporter.stage(f"Downloading {order['repo']}")
-    reporter.check()
-    said: list[dict[str, Any]] = []
-    with _process(order) as process:
-        listener = threading.Thread(target=_listen, args=(process, said), daemon=True)
-        listener.start()
-        while listener.is_alive():
-            reporter.check()
-            listener.join(SECONDS_BETWEEN_LOOKS)
-            plan = next((line["plan"] for line in said if "plan" in line), None)
-            if plan:
-                arrived = min(_bytes_under(folder), plan["total"])
-                reporter.progress(arrived // MIB, max(1, plan["total"] // MIB))
-        process.wait()
-    last = said[-1] if said else {}
-    if "error" in last:
-        raise from_dict(last["error"])
-    if "done" not in last:
-        raise DownloadFailed(f"The download of {order['repo']} broke off.", "Try again: it goes on.")
-    return _finish(folder, order, last["done"])
+    with _alone(folder):
+        if (folder / FINISHED).is_file():
+            return int(json.loads((folder / FINISHED).read_text(encoding="utf-8"))["bytes"])
+        reporter.stage(f"Downloading {repo}")
+        reporter.check()
+        wanted = plan(repo, revision, patterns, endpoint=endpoint)
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_room(wanted, folder)
+        done = 0
+        for file in wanted.files:
+
+            def tell(here: int, before: int = done) -> None:
+                reporter.check()
+                reporter.progress((before + here) // MIB, max(1, wanted.size // MIB))
+
+            fetch_file(wanted, file, folder, tell)
+            done += file.size
+            tell(0, done)
+        _finish(wanted, folder)
+        return wanted.size
 
 
-def _finish(folder: Path, order: dict[str, Any], done: dict[str, Any]) -> int:
+def _check_room(wanted: Plan, folder: Path) -> None:
+    here = sum(size_of(folder / file.path) + size_of(part_of(folder, file)) for file in wanted.files)
+    needed, free = wanted.size - here + ROOM_BYTES, shutil.disk_usage(folder).free
+    if needed > free:
+        raise OutOfDisk(
+            f"{wanted.repo} needs {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free.",
+            "Delete models or pictures that you do not need, or use another workspace.",
+        )
+
+
+def _finish(wanted: Plan, folder: Path) -> None:
     about = {
-        "repo": order["repo"],
-        "commit": done["commit"],
-        "files": done["files"],
+        "repo": wanted.repo,
+        "commit": wanted.commit,
+        "files": {file.path: file.sha256 or file.git_id for file in wanted.files},
+        "bytes": wanted.size,
         "downloaded_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     staged = folder / f"{FINISHED}.part"
     staged.write_text(json.dumps(about, indent=1, sort_keys=True), encoding="utf-8")
     staged.replace(folder / FINISHED)
-    return sum(done["files"].values())
-
-
-@contextmanager
-def _process(order: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
-    """The fetching process; whatever happens, it does not outlive this block."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "masuka.models.fetch"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
-    with process:
-        try:
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(order) + "\n")
-            process.stdin.flush()
-            yield process
-        finally:
-            process.kill()
-
-
-def _listen(process: subprocess.Popen[str], said: list[dict[str, Any]]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("{"):
-            said.append(json.loads(line))
 
 
 @contextmanager
@@ -129,15 +105,3 @@ def _alone(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise Conflict(f"{folder.name} is being downloaded already.", "Wait for that job.") from None
-
-
-def _bytes_under(folder: Path) -> int:
-    """Bytes on the disk; parts of files count, and so do files that vanish while we look."""
-    total = 0
-    for file in folder.rglob("*"):
-        try:
-            about = file.stat()
-        except FileNotFoundError:  # a part was just renamed to its file
-            continue
-        total += min(about.st_size, about.st_blocks * 512) if file.is_file() else 0
-    return total

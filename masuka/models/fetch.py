@@ -1,87 +1,114 @@
-"""A process of its own that fetches one hub repository, so that it can be ended at any moment.
+"""Files of a hub repository, fetched so that any of it may stop at any byte and go on there.
 
-    python -m masuka.models.fetch        # one JSON order on stdin, JSON lines on stdout
-
-A download inside the worker could not be stopped: the hub's client moves the bytes in
-threads, and in native code that swallows what a progress callback raises. Ended halfway,
-the next one goes on from the files and the parts of files that are there.
+The hub's own `snapshot_download` moves bytes in threads and native code that no callback
+can stop, and from huggingface_hub 2.4 on starts a broken-off file from its first byte;
+the files here have ten gigabytes. Tokens and addresses are left to the hub's client.
 """
 
 from __future__ import annotations
 
 import errno
-import json
-import os
-import shutil
-import sys
-import threading
-from collections.abc import Mapping
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from masuka.errors import AccessDenied, DownloadFailed, MasukaError, OutOfDisk, RemoteUnavailable
 
-ROOM_BYTES = 2**30
-"""What stays free on the disk after a download."""
-_OFFLINE = {
-    "ConnectError",
-    "TimeoutException",
-    "OfflineModeIsEnabled",
-    "LocalEntryNotFoundError",
-    "ProxyError",
-}
+PIECE_BYTES = 2**20
+TRIES = 6
+TIMEOUT_S = 10.0
+_OFFLINE = {"TransportError", "OfflineModeIsEnabled", "LocalEntryNotFoundError"}
 
 
-def main() -> None:
-    """Carries out the order on stdin; ends when whoever gave it is gone."""
-    order = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file; `sha256` is '' for the small ones that are kept in git, which have a `git_id`."""
+
+    path: str
+    size: int
+    sha256: str
+    git_id: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be fetched: one commit's files."""
+
+    repo: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+    endpoint: str | None = None
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+Tell = Callable[[int], None]
+"""Told how many bytes of the file are here, at least every ten seconds; may raise to stop."""
+
+
+def plan(repo: str, revision: str | None, patterns: Sequence[str], *, endpoint: str | None = None) -> Plan:
+    """The files of the repository that match; raises ExternalErrors, each with its sentence."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+
     try:
-        _say(done=fetch(order))
-    except MasukaError as error:
-        _say(error=error.as_dict())
-    except Exception as error:  # noqa: BLE001 (this process's edge: every failure becomes a sentence)
-        _say(error=as_masuka_error(error, order["repo"]).as_dict())
-
-
-def fetch(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Downloads {repo, revision, folder, patterns, endpoint}; returns {commit, files: {path: bytes}}.
-
-    Says the plan first: {"plan": {"total": bytes}}. Raises OutOfDisk before the first byte.
-    """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        disable_progress_bars,
-        filter_repo_objects,
-    )
-
-    disable_progress_bars()
-    folder = Path(order["folder"])
-    info = HfApi(endpoint=order["endpoint"]).model_info(
-        order["repo"], revision=order["revision"], files_metadata=True
-    )
-    sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or []}
-    files = {name: sizes[name] for name in filter_repo_objects(sizes, allow_patterns=order["patterns"])}
-    if not files:
-        raise DownloadFailed(f"{order['repo']} holds no files of the kind that is needed.")
-    folder.mkdir(parents=True, exist_ok=True)
-    _say(plan={"total": sum(files.values())})
-    here = sum(_size(folder / name) for name in files)
-    needed, free = sum(files.values()) - here + ROOM_BYTES, shutil.disk_usage(folder).free
-    if needed > free:
-        raise OutOfDisk(
-            f"{order['repo']} needs {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free.",
-            "Delete models or pictures that you do not need, or use another workspace.",
+        info = HfApi(endpoint=endpoint).model_info(
+            repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S
         )
-    snapshot_download(
-        order["repo"], revision=info.sha, local_dir=folder, cache_dir=folder / ".cache",
-        allow_patterns=order["patterns"], endpoint=order["endpoint"], max_workers=4,
-    )  # fmt: skip
-    short = [name for name, size in files.items() if _size(folder / name) != size]
-    if short:
-        raise DownloadFailed(f"{len(short)} files of {order['repo']} did not arrive whole.", "Try again.")
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
-    return {"commit": info.sha, "files": files}
+    except Exception as error:  # the client's own errors, which differ by version
+        raise as_masuka_error(error, repo) from error
+    listed = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    files = [_remote(listed[name]) for name in filter_repo_objects(listed, allow_patterns=list(patterns))]
+    if not files or not info.sha:
+        raise DownloadFailed(f"{repo} holds no files of the kind that is needed.", "Update MASUKA.")
+    return Plan(repo, info.sha, tuple(files), endpoint)
+
+
+def fetch_file(wanted: Plan, file: RemoteFile, folder: Path, tell: Tell) -> None:
+    """Puts the file, checked by its hash, into the folder; goes on with a part that is there.
+
+    Raises DownloadFailed for other contents than listed, RemoteUnavailable after six
+    tries that brought nothing, OutOfDisk, AccessDenied.
+    """
+    target = folder / file.path
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise DownloadFailed(f"{wanted.repo} lists a file outside its folder.", "Do not use this model.")
+    if target.is_file() and target.stat().st_size == file.size:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(folder, file)
+    tries, before = 0, -1
+    while (here := size_of(part)) != file.size or not part.exists():
+        tries = tries + 1 if here == before else 1
+        before = here
+        try:
+            _stream(wanted, file, part, tell)
+        except MasukaError:
+            raise
+        except Exception as error:  # the client's own errors, which differ by version
+            made = as_masuka_error(error, wanted.repo)
+            if tries >= TRIES or not isinstance(made, RemoteUnavailable):
+                raise made from error
+            _wait(2.0**tries / 2, lambda: tell(size_of(part)))
+    if not _is_what_was_listed(part, file):
+        part.unlink()
+        raise DownloadFailed(f"{file.path} arrived damaged.", "Try again.")
+    part.replace(target)
+
+
+def part_of(folder: Path, file: RemoteFile) -> Path:
+    """Where the file grows; another version of it grows elsewhere."""
+    return folder / f"{file.path}.{(file.sha256 or file.git_id)[:12]}.part"
+
+
+def size_of(file: Path) -> int:
+    """The file's bytes, 0 when it is not there."""
+    return file.stat().st_size if file.is_file() else 0
 
 
 def as_masuka_error(error: BaseException, repo: str) -> MasukaError:
@@ -102,10 +129,64 @@ def as_masuka_error(error: BaseException, repo: str) -> MasukaError:
             f"Enter a valid Hugging Face token in Settings, and look whether {page} opens.",
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return OutOfDisk(f"The disk is full; {repo} is half there.", "Make room and try again: it goes on.")
+        return OutOfDisk(
+            "The disk is full; the download is half there.", "Make room and try again: it goes on."
+        )
     if names & _OFFLINE or status == 429 or status >= 500:
         return RemoteUnavailable("Hugging Face cannot be reached.", "Try again later: it goes on.")
     return DownloadFailed(f"{repo} did not arrive: {type(error).__name__}.", "Try again: it goes on.")
+
+
+def _remote(sibling: Any) -> RemoteFile:
+    sha256 = "" if sibling.lfs is None else str(sibling.lfs.sha256)
+    return RemoteFile(sibling.rfilename, int(sibling.size or 0), sha256, str(sibling.blob_id or ""))
+
+
+def _stream(wanted: Plan, file: RemoteFile, part: Path, tell: Tell) -> None:
+    """Appends what is missing to the part, from its end on."""
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
+
+    if size_of(part) > file.size:
+        part.unlink()
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if size_of(part):
+        headers["Range"] = f"bytes={size_of(part)}-"
+    url = hf_hub_url(wanted.repo, file.path, revision=wanted.commit, endpoint=wanted.endpoint)
+    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
+        if response.status_code == 416:
+            part.unlink()
+            return
+        if response.status_code >= 400:
+            response.read()
+            hf_raise_for_status(response)
+        with part.open("ab" if response.status_code == 206 else "wb") as stream:
+            for piece in response.iter_bytes(PIECE_BYTES):
+                stream.write(piece)
+                tell(stream.tell())
+                if stream.tell() > file.size:
+                    raise DownloadFailed(f"{file.path} is larger than listed.", "Try again.")
+
+
+def _is_what_was_listed(part: Path, file: RemoteFile) -> bool:
+    with part.open("rb") as stream:
+        if file.sha256:
+            return _digest(hashlib.sha256(), stream) == file.sha256
+        git = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+        return not file.git_id or _digest(git, stream) == file.git_id
+
+
+def _digest(digest: Any, stream: IO[bytes]) -> str:
+    while piece := stream.read(PIECE_BYTES):
+        digest.update(piece)
+    return str(digest.hexdigest())
+
+
+def _wait(seconds: float, tell: Callable[[], None]) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        tell()
+        time.sleep(0.1)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
@@ -115,21 +196,3 @@ def _chain(error: BaseException | None) -> list[BaseException]:
         found.append(error)
         error = error.__cause__
     return found
-
-
-def _say(**line: Any) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
-
-
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(3)
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.is_file() else 0
-
-
-if __name__ == "__main__":
-    main()

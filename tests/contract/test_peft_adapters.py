@@ -156,6 +156,16 @@ def test_peft_names_the_layers_of_an_injected_adapter_without_a_prefix() -> None
     assert len(randomised(names)) == len(names)
 
 
+def test_text_layers_have_the_name_that_others_know(tmp_path: Path) -> None:
+    """transformers 5 calls them `encoder…`, files and older versions `text_model.encoder…`."""
+    file = tmp_path / "x.safetensors"
+    text_layers = random_text_lora()
+    FLUX.save_adapter(file, {}, {}, text_layers=text_layers)
+    assert all(key.startswith("text_encoder.text_model.encoder.layers.") for key in load_file(file))
+    report = FLUX.load_adapter(tiny_pipeline(), file, "x")
+    assert report.applied == report.total == len(text_layers) // 2
+
+
 def test_a_16_bit_file_keeps_its_format(tmp_path: Path) -> None:
     """Shared files are 16 bit; folding alpha must not widen them."""
     layers = {key: tensor.to(torch.bfloat16) for key, tensor in random_lora().items()}
