@@ -357,7 +357,7 @@ def test_cut_off_files_are_refused_at_every_length(name: str, options: dict[str,
 SEEDS = [saved(scene(32, 24), name, **options) for name, options, _, _ in FORMATS]
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(data=st.sampled_from(SEEDS), seed=st.integers(0, 2**32), changes=st.integers(1, 20))
 def test_mutated_pictures_decode_or_are_refused(data: bytes, seed: int, changes: int) -> None:
     rng = random.Random(seed)
@@ -373,7 +373,7 @@ def test_mutated_pictures_decode_or_are_refused(data: bytes, seed: int, changes:
             assert image.mode == "RGB" and image.size == (encoded.width, encoded.height)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     st.binary(max_size=200), st.sampled_from([b"", *(magic for magic, _ in decoding._MAGIC), b"RIFF0000WEBP"])
 )

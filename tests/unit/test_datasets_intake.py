@@ -361,16 +361,17 @@ def test_names_are_made_safe(tmp_path: Path) -> None:
     assert list(done.refusals) == ["[31m.png"]
 
 
-def raw_zip(path: Path, name: bytes, data: bytes, *, claims: int | None = None) -> Path:
-    """A zip with one stored member whose name and size are written as they are given."""
+def raw_zip(path: Path, name: bytes, data: bytes, *, claims: int | None = None, times: int = 1) -> Path:
+    """A zip with one stored member, whose directory says of it what it is told to, `times` over."""
     size = len(data) if claims is None else claims
     crc = zlib.crc32(data)
     local = struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, 0, 0, 0, 33, crc, len(data), size, len(name), 0)
     central = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 20, 20, 0, 0, 0, 33, crc, len(data), size, len(name), 0,
                           0, 0, 0, 0, 0)  # fmt: skip
+    directory = (central + name) * times
     start = len(local) + len(name) + len(data)
-    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, len(central) + len(name), start, 0)
-    path.write_bytes(local + name + data + central + name + end)
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, times, times, len(directory), start, 0)
+    path.write_bytes(local + name + data + directory + end)
     return path
 
 
@@ -452,29 +453,27 @@ def test_sizes_that_lie(tmp_path: Path) -> None:
     }
 
 
-def zeros(path: Path, sizes: list[int]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for number, size in enumerate(sizes):
-            with archive.open(f"{number}.png", "w") as member:
-                for _ in range(size // 1_000_000):
-                    member.write(bytes(1_000_000))
-    return path
-
-
 def test_zip_bombs(tmp_path: Path) -> None:
-    done = Import(tmp_path, zeros(tmp_path / "bomb.zip", [49_000_000] * 5))
+    bomb = raw_zip(tmp_path / "bomb.zip", b"a.png", b"", claims=49_000_000, times=5)
+    done = Import(tmp_path, bomb)
     assert done.pictures == {}
     assert "-fold when unpacked." in done.refusals["bomb.zip"]
 
 
+def test_a_real_bomb_is_stopped_at_the_limit_of_one_picture(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("a.png", bytes(50_000_001))
+    data = bytearray(path.read_bytes())
+    for mark, at in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):  # it claims to be small
+        data[data.index(mark) + at : data.index(mark) + at + 4] = (1000).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert Import(tmp_path, path).refusals == {"a.png": "The file is damaged inside the archive."}
+
+
 def test_the_whole_of_an_archive_is_capped(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "big.zip", "w") as archive:
-        archive.writestr("a.png", b"")
-        for info in (zipfile.ZipInfo(f"{i}.png") for i in range(90)):
-            archive.writestr(info, b"")
-            info.file_size = 45_000_000  # what the directory will claim: 4.05 GB in all
-    done = Import(tmp_path, tmp_path / "big.zip")
-    assert done.refusals == {"big.zip": "The archive unpacks to more than 4 GB."}
+    big = raw_zip(tmp_path / "big.zip", b"a.png", b"", claims=45_000_000, times=90)
+    assert Import(tmp_path, big).refusals == {"big.zip": "The archive unpacks to more than 4 GB."}
 
 
 def test_what_comes_out_of_an_archive_is_counted_too(tmp_path: Path) -> None:
@@ -497,11 +496,13 @@ def test_a_member_is_read_no_further_than_its_limit(tmp_path: Path) -> None:
 def test_too_many_files(tmp_path: Path) -> None:
     assert archives.MOST_MEMBERS == 10_000
     sentence = "The archive holds more than 10,000 files."
-    many = zip_of(tmp_path / "many.zip", {f"{i}.txt": b"" for i in range(10_001)})
+    many = raw_zip(tmp_path / "many.zip", b"a.md", b"", times=10_001)
     assert Import(tmp_path, many).refusals == {"many.zip": sentence}
     # A directory of 8 MB and more is not even read.
-    heavy = zip_of(tmp_path / "heavy.zip", {f"{i:0>1000}.txt": b"" for i in range(7_900)})
+    heavy = raw_zip(tmp_path / "heavy.zip", b"a" * 60_000, b"", times=134)
     assert Import(tmp_path, heavy).refusals == {"heavy.zip": sentence}
+    just_fits = raw_zip(tmp_path / "fits.zip", b"a.md", b"", times=10_000)
+    assert Import(tmp_path, just_fits).result["ignored"] == 10_000
 
 
 def test_a_folder_of_everything_is_not_walked_to_its_end(

@@ -221,7 +221,7 @@ ANY_JSON = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(cls=st.sampled_from(list(NEEDED)), data=st.data())
 def test_any_values_parse_or_are_refused_in_words(cls: type[Request], data: st.DataObject) -> None:
     names = st.sampled_from(list(cls.model_fields)) | st.text(max_size=8)
@@ -234,6 +234,7 @@ def test_any_values_parse_or_are_refused_in_words(cls: type[Request], data: st.D
         assert cls.parse(request.as_dict()) == request
 
 
+@settings(max_examples=40)
 @given(ANY_JSON.filter(lambda value: not isinstance(value, dict)))
 def test_anything_but_a_mapping_is_refused_in_words(value: Any) -> None:
     with pytest.raises(InvalidInput, match="is missing"):
