@@ -10,7 +10,7 @@ import signal
 
 from masuka.errors import MasukaError, OutOfDisk, OutOfMemory
 
-EXIT_DISK_FULL = 74
+EXIT_CANNOT_WRITE = 74
 """Exit code of a worker that could not even write its last event."""
 
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
@@ -49,8 +49,8 @@ def from_exit(code: int | None) -> MasukaError:
 
     A negative code is the signal, as in `subprocess`.
     """
-    if code == EXIT_DISK_FULL:
-        return OutOfDisk("The disk is full.", "Free some space, then retry.")
+    if code == EXIT_CANNOT_WRITE:
+        return OutOfDisk("The job could not write its files.", "Free some space on the disk, then retry.")
     if code == -signal.SIGKILL:
         return OutOfMemory(
             "The system ended the job, most likely because the machine's memory (RAM) ran out.",

@@ -12,6 +12,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from masuka.logs import redact
+
 LOG_BYTES = 4 * 1024 * 1024
 """A log longer than this is put aside; with the one before it, a job keeps twice as much."""
 
@@ -88,7 +90,7 @@ def put_aside_long_log(log: Path) -> bool:
 
 
 def log_tail(folder: Path, *, tail_bytes: int = 20_000) -> str:
-    """The end of the job's log, whole lines, progress bars as they last looked; '' without one."""
+    """The end of the job's log without secrets, progress bars as they last looked; '' without one."""
     log = folder / "log.txt"
     if not log.exists():
         return ""
@@ -100,4 +102,4 @@ def log_tail(folder: Path, *, tail_bytes: int = 20_000) -> str:
         data = data[data.find(b"\n") + 1 :]
     # A progress bar redraws its line with carriage returns: only the last one was seen.
     lines = (line.rstrip("\r").rpartition("\r")[2] for line in data.decode(errors="replace").split("\n"))
-    return "\n".join(lines)
+    return redact("\n".join(lines))

@@ -175,7 +175,8 @@ def retry(store: Store, *, actor: Actor, job_id: int, kinds: Mapping[str, Kind] 
     """A new job that does what a failed or cancelled one should have done.
 
     Asking twice gives the same new job; a training goes on from its last checkpoint. An
-    interrupted job is resumed instead. Raises Conflict for a job in another state.
+    interrupted job is resumed instead. Raises Conflict for a job in another state, and for
+    one that another program made.
     """
     actor.must_edit()
     with store.write():
@@ -186,6 +187,11 @@ def retry(store: Store, *, actor: Actor, job_id: int, kinds: Mapping[str, Kind] 
         if job.state not in ("failed", "cancelled"):
             raise Conflict(
                 f"The job '{job.title}' has not failed.", "Only a failed or cancelled job can be retried."
+            )
+        if "imported_from" in job.request:
+            raise Conflict(
+                f"The job '{job.title}' comes from {job.request['imported_from']}.",
+                "Start a new one instead.",
             )
         again = add_job(
             store,

@@ -15,18 +15,19 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from masuka.config import secrets_in_environment
+from masuka.config import Settings, secrets_in_environment
 from masuka.errors import MasukaError, OutOfMemory, Stop
 from masuka.jobs import failures
 from masuka.jobs.files import put_aside_long_log, stop_reason
 from masuka.jobs.reporter import EventFile, StopFlag
+from masuka.logs import SafeFormatter, redact
 
 NICENESS = 5
 """The page answers first where cores are few; an idle machine is not slowed by it."""
@@ -75,22 +76,21 @@ def main() -> int:
 
 def work(assignment: Assignment) -> bool:
     """Runs one job to its last event; False when this process should not take another."""
-    reporter = EventFile(
-        Path(assignment.events),
-        Path(assignment.scratch),
-        StopFlag(Path(assignment.stop)),
-        _LogKeeper(Path(assignment.log)),
-    )
+    stop, params = Path(assignment.stop), {**assignment.params, "job_id": assignment.job_id}
+    redact.learn(assignment.secrets.values())
     try:
-        with secrets_in_environment(assignment.secrets):
-            params = {**assignment.params, "job_id": assignment.job_id}
-            return perform(assignment.run, params, reporter, _stopped_by_sigterm(Path(assignment.stop)))
+        reporter = EventFile(
+            Path(assignment.events),
+            Path(assignment.scratch),
+            StopFlag(stop),
+            _LogKeeper(Path(assignment.log)),
+        )
+        with closing(reporter), secrets_in_environment(assignment.secrets):
+            return perform(assignment.run, params, reporter, _stopped_by_sigterm(stop))
     except OSError:
         # Not even the failure could be written; the exit code carries the sentence.
-        log.exception("the last event could not be written")
-        os._exit(failures.EXIT_DISK_FULL)
-    finally:
-        reporter.close()
+        log.exception("the job's events could not be written")
+        os._exit(failures.EXIT_CANNOT_WRITE)
 
 
 def perform(
@@ -184,8 +184,7 @@ def _print_to(file: Path) -> None:
 
 
 def _log_to_stderr() -> None:
-    from masuka.logs import SafeFormatter
-
+    redact.learn(Settings.from_environment().secrets.values())
     handler = logging.StreamHandler()
     handler.setFormatter(SafeFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -345,7 +345,7 @@ def unfinished_output(bench: Bench) -> Path:
         ("draw", "", True, Lost(-9), ["failed"], "memory (RAM) ran out"),
         ("draw", "", True, Lost(-11), ["failed"], "signal SIGSEGV"),
         ("draw", "", True, Lost(3), ["failed"], "exit code 3"),
-        ("draw", "", True, Lost(failures.EXIT_DISK_FULL), ["failed"], "disk is full"),
+        ("draw", "", True, Lost(failures.EXIT_CANNOT_WRITE), ["failed"], "could not write"),
         ("draw", "", True, Lost(None), ["interrupted"], "Interrupted"),
         ("draw", "", True, End("stopped", {"why": "pause"}), ["interrupted"], "Interrupted"),
         ("draw", "", False, Lost(None), ["interrupted", "queued"], "goes on by itself"),

@@ -139,6 +139,8 @@ def test_asking_after_the_folder_is_gone_makes_none(tmp_path: Path) -> None:
 
 def test_the_end_of_a_log_is_whole_lines_as_they_last_looked(tmp_path: Path) -> None:
     assert log_tail(tmp_path) == ""
+    (tmp_path / "log.txt").write_text("GET https://host/file?token=hf_canary123456\n")
+    assert "canary" not in log_tail(tmp_path)
     (tmp_path / "log.txt").write_bytes(b"one\n 1%\r50%\r100%\ntwo\r\nth\xffree\n")
     assert log_tail(tmp_path) == "one\n100%\ntwo\nth\ufffdree\n"
     assert log_tail(tmp_path, tail_bytes=10) == "th\ufffdree\n"

@@ -19,7 +19,7 @@ from masuka.store.connect import Store
 from masuka.store.jobs import Job
 from tests.worker.jobs_for_tests import KINDS
 
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 """Two starved cores: a test waits long for what must come, and never fails by the clock."""
 
 
