@@ -10,6 +10,7 @@ from typing import Any
 from masuka.errors import Cancelled, Conflict, MasukaError, from_dict
 from masuka.jobs import queue
 from masuka.jobs.executors.inline import run_inline
+from masuka.jobs.files import log_tail
 from masuka.store import jobs as rows
 from masuka.store.jobs import Job
 from masuka.studio.context import Context
@@ -68,8 +69,9 @@ class Jobs:
         deadline_s = time.monotonic() + (timeout_s if timeout_s is not None else float("inf"))
         now = self.get(job_id)
         while now.state not in ENDED:
-            if now.state == "paused":
-                raise Conflict(f"The job '{now.title}' is paused.", "Resume it first.")
+            lying = ("paused",) if self._context.supervisor is None else ("paused", "interrupted")
+            if now.state in lying:
+                raise Conflict(f"The job '{now.title}' is {now.state}.", "Resume it first.")
             if time.monotonic() > deadline_s:
                 raise Conflict(f"The job '{now.title}' still runs.", "Wait longer or cancel it.")
             if self._context.supervisor is None:
@@ -131,12 +133,7 @@ class Jobs:
 
     def log(self, job_id: int, *, tail_bytes: int = 20_000) -> str:
         """The end of the job's log, '' while it has none."""
-        file = self._context.workspace.jobs / str(self.get(job_id).id) / "log.txt"
-        if not file.exists():
-            return ""
-        with file.open("rb") as log:
-            log.seek(max(0, file.stat().st_size - tail_bytes))
-            return log.read().decode(errors="replace")
+        return log_tail(self._context.workspace.jobs / str(self.get(job_id).id), tail_bytes=tail_bytes)
 
     def events(self, job_id: int) -> Sequence[rows.JobEvent]:
         """What happened to the job, in order."""
@@ -165,6 +162,8 @@ class Jobs:
         before = [j for j in self.list(states=["queued"], limit=1000) if j.position <= wanted.position]
         for job in sorted(before, key=lambda j: j.position):
             run_inline(self._context.store, self._context.settings, job.id)
+        # One that another process runs is waited for.
+        run_inline(self._context.store, self._context.settings, wanted.id)
 
 
 def _outcome(job: Job) -> Job:
