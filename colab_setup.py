@@ -224,7 +224,7 @@ def set_up(target: Target, requirements: str) -> None:
 
 
 def probe(python: str) -> dict[str, Any]:
-    """Version, prefix and the packages that matter here, as that interpreter sees them."""
+    """Version, prefix and the packages that matter, as that interpreter sees them."""
     names = [*PINNED_ALWAYS, *PINNED_IN_SHARED, "gradio"]
     answer = subprocess.run([python, "-c", PROBE, *names], capture_output=True, text=True, check=False)
     if answer.returncode:

@@ -182,7 +182,7 @@ def apply_quiet_environment(workspace: Workspace) -> None:
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a worker process: this one's, quiet, with the secrets it may need."""
+    """The environment of a worker: this one, quiet, with the secrets it may need."""
     return {**os.environ, **quiet_environment(settings.workspace), **settings.secrets}
 
 

@@ -88,7 +88,7 @@ def list_gpus() -> list[Gpu]:
 
 
 def memory_gib() -> tuple[float, float]:
-    """(total, free) memory in GiB that this process may use, container limits included."""
+    """(total, free) memory in GiB that this process may use, in a container too."""
     memory = psutil.virtual_memory()
     total, free = int(memory.total), int(memory.available)
     if CGROUP_LIMIT.is_file() and CGROUP_USED.is_file():

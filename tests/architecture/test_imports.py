@@ -28,6 +28,8 @@ HEAVY_MODULES = (
 LIGHT_IN_SPITE_OF_IT = ("masuka.pocket", "masuka.pocket.words", "masuka.pocket.world", "masuka.pocket.samples")
 """The page draws sample pictures and names Pocket's words, so these never load torch."""
 
+MAKING_OF_POCKET = ("masuka.pocket.build", "masuka.pocket.session")
+
 LAYERS = (
     {"errors"},
     {"config"},
@@ -174,7 +176,9 @@ def test_weights_are_never_unpickled(module: Module) -> None:
         assert found.name.split(".")[0] not in {"pickle", "dill", "joblib"}, f"{module.where}:{found.line}"
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"torch.load", "torch.save"}:
-            raise AssertionError(f"{module.where}:{node.lineno} uses {ast.unparse(node.func)}")
+            # The making of Pocket keeps its unfinished state; it reads it as tensors only.
+            safe = ast.unparse(node.func) == "torch.save" or "weights_only=True" in ast.unparse(node)
+            assert safe and module.name in MAKING_OF_POCKET, f"{module.where}:{node.lineno} pickles"
         if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
             assert isinstance(node.value, ast.Constant) and node.value.value is False, (
                 f"{module.where}:{node.value.lineno} trusts remote code"

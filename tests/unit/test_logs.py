@@ -15,9 +15,9 @@ from masuka import logs
 from masuka.config import Settings
 
 CANARIES = {
-    "HF_TOKEN": "hf_canaryCanaryCanaryCanaryCanary99",
+    "HF_TOKEN": "hf_canaryCanaryCanary99",
     "OPENAI_API_KEY": "sk-proj-canary_canary-canary42",
-    "GOOGLE_API_KEY": "AIzaCanaryCanaryCanaryCanaryCanary12345",
+    "GOOGLE_API_KEY": "AIzaCanaryCanaryCanary12345",
     "FAL_KEY": "a-plain-canary-without-any-shape",
     "SECRET_KEY": "canary secret with spaces, and commas",
 }
