@@ -61,7 +61,7 @@ class Studio:
         """
         settings = settings or Settings.from_environment()
         settings.workspace.create()
-        store = Store.open(settings.workspace)
+        store = Store.open(settings.workspace, secret_key=settings.secrets.get("SECRET_KEY"))
         supervisor = None
         if workers == "processes":
             supervisor = Supervisor(store, settings)

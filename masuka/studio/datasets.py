@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from masuka.datasets import captions, check, exchange
+from masuka.datasets import captions, check, exchange, keeping
 from masuka.requests.datasets import (
     AddPictures,
     CreateDataset,
@@ -181,7 +181,7 @@ class Datasets:
         for picture in gone:
             file = self._context.workspace.resolve(picture.file)
             file.unlink(missing_ok=True)
-            (file.parent / "thumbs" / f"{file.stem}.webp").unlink(missing_ok=True)
+            keeping.thumbnail_of(file).unlink(missing_ok=True)
         return len(gone)
 
     def export(self, dataset_id: int, to: Path) -> Path:

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from masuka.datasets import keeping
 from masuka.errors import InvalidInput, NotFound
 from masuka.store import items as rows
 from masuka.store import jobs, pictures, runs
@@ -91,7 +92,7 @@ class Library:
             small = _thumbnail(file, workspace.items)
         elif kind == "picture":
             file = workspace.resolve(pictures.get_picture(store, actor=actor, id=media_id).file)
-            small = file.parent / "thumbs" / f"{file.stem}.webp"
+            small = keeping.thumbnail_of(file)
         elif kind == "sample":
             file = workspace.resolve(runs.get_sample(store, actor=actor, id=media_id).file)
             small = file
