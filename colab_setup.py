@@ -308,7 +308,7 @@ def pip(target: Target, arguments: Sequence[str]) -> None:
 
 
 def run_logged(command: Sequence[str]) -> int:
-    """The exit code; all output goes to the log, a line every ten seconds to the screen."""
+    """The exit code; output goes to the log, a line every ten seconds to the screen."""
     told_s, now_doing = time.monotonic(), ""
     with LOG.open("a") as log:
         log.write(f"\n$ {' '.join(command)}\n")

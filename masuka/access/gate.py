@@ -69,7 +69,7 @@ class Door:
 
 
 class Gate:
-    """ASGI middleware; puts the Actor into `scope["actor"]` for whatever lies behind it."""
+    """ASGI middleware; puts the Actor into `scope["actor"]` for what lies behind it."""
 
     def __init__(self, app: ASGIApp, door: Door) -> None:
         self._app = app

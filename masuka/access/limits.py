@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Throttle:
-    """Counts failures per key; after `attempts` of them in `window_s` the key has to wait.
+    """Counts failures per key; after `attempts` in `window_s` the key has to wait.
 
     Behind a tunnel every visitor has the same address, so a key that is over its limit
     delays newcomers only: people who are inside already are never asked.

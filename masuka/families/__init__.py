@@ -67,7 +67,7 @@ def family_of(base_id: str) -> tuple[Family, Entry]:
 
 
 def draw_limits_of(base_id: str) -> Mapping[str, Limit]:
-    """Ranges and defaults for drawing with that base, for `DrawImages.parse(limits=…)`."""
+    """Ranges and defaults for drawing with a base, for `DrawImages.parse(limits=…)`."""
     return family_of(base_id)[1].draw_limits
 
 

@@ -39,7 +39,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def read_header(file: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Shapes by tensor name, and the metadata, of a safetensors file; no tensor is read.
+    """Shapes by tensor name, and metadata, of a safetensors file; reads no tensor.
 
     Raises InvalidInput for a file that is not a whole safetensors file.
     """
@@ -70,7 +70,7 @@ def save(
     *,
     alpha: float | None = None,
 ) -> None:
-    """Writes the parts' peft state dicts as one LoRA file, with alpha folded in (alpha = rank)."""
+    """Writes the parts' peft state dicts as one LoRA file, alpha folded in (= rank)."""
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
@@ -103,7 +103,7 @@ def save(
 def load(
     pipeline: Any, file: Path, name: str, *, parts: Sequence[str], foreign: str, family: str
 ) -> AdapterReport:
-    """Loads the layers of the file that fit the pipeline's parts; counts layers, not tensors.
+    """Loads the file's layers that fit the pipeline's parts; counts layers.
 
     `foreign` is a regular expression for the tensor names of this family's other formats,
     which diffusers converts. Raises InvalidInput when nothing fits, before any change:
@@ -134,7 +134,7 @@ def load(
 
 
 def merge_for_training(model: nn.Module, file: Path) -> None:
-    """Merges a training adapter into a diffusers model, and keeps what undoes it, switched off.
+    """Merges a training adapter into a model; keeps what undoes it, switched off.
 
     `file` is a LoRA or the folder that holds one. Merged once and never subtracted: 16-bit weights drift with every merge and unmerge.
     """
@@ -155,7 +155,7 @@ def merge_for_training(model: nn.Module, file: Path) -> None:
 
 @contextmanager
 def without_training_adapter(model: nn.Module) -> Iterator[None]:
-    """Within it the model behaves as if `merge_for_training` had not been called on it."""
+    """Within it the model behaves as if `merge_for_training` had not been called."""
     if _UNDO not in getattr(model, "peft_config", {}):
         yield
         return

@@ -63,14 +63,14 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class AdapterReport:
-    """How much of a LoRA landed in the model: 0 of anything is an error for the caller."""
+    """How much of a LoRA landed in the model: 0 is an error for the caller."""
 
     applied: int
     total: int
 
 
 class Family(Protocol):
-    """One model family: entries, ranges, and the few operations that differ between families.
+    """One model family: entries, ranges, and what differs between families.
 
     Encoded text is a mapping of tensors, batch first, named as the pipeline's `__call__`
     names them (`prompt_embeds`, `pooled_prompt_embeds`, …).
@@ -112,7 +112,7 @@ class Family(Protocol):
         ...
 
     def encode_pixels(self, autoencoder: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
-        """Posterior mean and std, each (B, C, h, w) fp32, of pixels (B, 3, H, W) in [-1, 1]."""
+        """Posterior mean and std, (B, C, h, w) fp32, of pixels (B, 3, H, W) in [-1, 1]."""
         ...
 
     def sample_latents(
@@ -163,7 +163,7 @@ class Family(Protocol):
         ...
 
     def pipeline(self, folder: Path, *, dtype: torch.dtype, device: str, **parts: Any) -> Any:
-        """The stock diffusers pipeline of this family, loaded, quiet and without gradients.
+        """The family's stock diffusers pipeline, loaded, quiet and without gradients.
 
         `parts` are components that are there already, under the pipeline's names
         (`transformer=…, vae=…`); None leaves one out.
@@ -182,7 +182,7 @@ class Family(Protocol):
         text: Mapping[str, Tensor],
         negative: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Any]:
-        """Keyword arguments for the pipeline's `__call__` that draw one picture a generator.
+        """Keyword arguments for the pipeline's `__call__`: one picture a generator.
 
         `text` is the prompt and `negative` what `negative_text` asked for, both from
         `encode_text` with a batch of one.
@@ -192,7 +192,7 @@ class Family(Protocol):
     def clean_latents(
         self, pipeline: Any, before: Tensor, after: Tensor, step: int, size_px: tuple[int, int]
     ) -> Tensor:
-        """A guess at the finished latents (B, C, h, w), as the VAE takes them, for a preview.
+        """A guess at the finished latents (B, C, h, w), as the VAE takes them.
 
         `before` and `after` are the pipeline's latents around the step of that index;
         `size_px` is (width, height).

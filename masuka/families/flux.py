@@ -102,7 +102,7 @@ _GUIDANCE_WHILE_TRAINING = 1.0
 
 @dataclass(frozen=True)
 class TextEncoders:
-    """CLIP (pooled) and T5 (sequence) with their tokenizers, and how many tokens T5 gets."""
+    """CLIP (pooled) and T5 (sequence), their tokenizers, and T5's token count."""
 
     clip_tokenizer: Any
     clip: Any
@@ -112,7 +112,7 @@ class TextEncoders:
 
 
 class Flux:
-    """The FLUX.1 family; see `masuka.families.base.Family` for what each method promises."""
+    """The FLUX.1 family; see `families.base.Family` for what each method promises."""
 
     name = "flux"
     title = "FLUX.1"

@@ -10,7 +10,7 @@ _PRINTABLE = [chr(code) for code in range(33, 127)]
 
 
 def clip(max_tokens: int = 32) -> dict[str, Any]:
-    """A CLIP text encoder, 32 wide, and its tokenizer: printable ASCII, a token a character."""
+    """A CLIP text encoder, 32 wide, and its tokenizer: ASCII, a token a character."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     words = ["<|startoftext|>", "<|endoftext|>", *_PRINTABLE, *(f"{c}</w>" for c in _PRINTABLE)]
@@ -49,7 +49,7 @@ def autoencoder() -> Any:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within it torch draws from this seed; afterwards it goes on as if nothing had been."""
+    """Within it torch draws from this seed; afterwards as if nothing had been."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

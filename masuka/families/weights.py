@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def load(kind: Any, folder: Path, dtype: Any, **options: Any) -> Any:
-    """A diffusers model or pipeline of that class, from the folder; nothing is downloaded."""
+    """A diffusers model or pipeline of that class, from the folder, never from a net."""
     # diffusers 0.39 knows torch_dtype only and ignores dtype; from 0.40 on it warns (its #14205).
     name = "dtype" if _release("diffusers") >= (0, 40) else "torch_dtype"
     options[name] = dtype
@@ -21,13 +21,13 @@ def load(kind: Any, folder: Path, dtype: Any, **options: Any) -> Any:
 
 
 def frozen(module: Any, device: str | None) -> Any:
-    """The module on the device, with nothing to train and its dropout off; None: where it is."""
+    """The module on the device, nothing to train, dropout off; None: where it is."""
     module.requires_grad_(False).eval()
     return module if device is None else module.to(device)
 
 
 def device_of(module: Any) -> torch.device:
-    """Where the module computes, which is not where its weights lie while it is offloaded."""
+    """Where the module computes; an offloaded one's weights lie elsewhere."""
     offloaded = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
     import torch
 

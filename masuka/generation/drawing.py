@@ -69,7 +69,7 @@ class Drawer:
         self._texts: OrderedDict[tuple[Any, ...], dict[str, Tensor]] = OrderedDict()
 
     def use(self, adapter: Adapter | None, weight: float = 1.0) -> AdapterReport:
-        """Draws with this LoRA from now on; the one before is taken out, the base stays as it was.
+        """Draws with this LoRA from now on; the one before is taken out.
 
         Raises InvalidInput when no layer of it fits; then no LoRA is in.
         """

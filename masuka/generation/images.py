@@ -35,7 +35,7 @@ _warm: Drawer | None = None
 
 
 def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Draws what `params["request"]` asks for; each picture is an 'item' as soon as it is done.
+    """Draws what `params["request"]` asks for; each picture is an 'item' once done.
 
     Returns {items, applied, total}: pictures, and layers that the LoRA reached of all it has.
     Raises NotFound when files are gone, InvalidInput when the LoRA fits nowhere,

@@ -54,7 +54,7 @@ def chunks(record: Mapping[str, Any]) -> PngInfo:
 
 
 def parameters_text(record: Mapping[str, Any]) -> str:
-    """The record as A1111 and Civitai read it: prompt, negative prompt, one line of pairs.
+    """The record as A1111 and Civitai read it: prompts, then one line of pairs.
 
     Keys of the record: prompt, request (DrawImages), seed, width, height, base {title},
     scheduler, guidance, adapter {name, weight, payload_sha256} or None, made_by.
@@ -84,7 +84,7 @@ def parameters_text(record: Mapping[str, Any]) -> str:
 
 
 def parse_parameters(text: str) -> Parameters:
-    """The text taken apart; a last line with fewer than three pairs belongs to the prompt."""
+    """The text taken apart; a last line of under three pairs belongs to the prompt."""
     *body, last = text.strip().split("\n")
     pairs = _PAIR.findall(last)
     if len(pairs) < 3:

@@ -19,7 +19,7 @@ _FITTED_ON_PX = 256
 
 
 class Preview:
-    """Turns latents into colours; fitted at the first use, which costs one VAE encoding."""
+    """Turns latents into colours; fitted at first use, at the cost of one encoding."""
 
     def __init__(self, autoencoder: Any) -> None:
         self._autoencoder = autoencoder

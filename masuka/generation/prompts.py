@@ -8,14 +8,14 @@ from masuka.requests.datasets import CLASS_SLOT, TRIGGER_SLOT
 
 
 def fill(text: str, *, trigger_word: str, class_word: str) -> str:
-    """The text with {trigger} and {class} filled in; a slot without a word leaves no gap."""
+    """The text with {trigger} and {class} filled in; an empty word leaves no gap."""
     for slot, word in ((TRIGGER_SLOT, trigger_word), (CLASS_SLOT, class_word)):
         text = text.replace(slot, word) if word else re.sub(rf"{re.escape(slot)}[ \t]?", "", text)
     return text.strip()
 
 
 def with_trigger(prompt: str, *, trigger_word: str, class_word: str) -> str:
-    """The filled prompt, which names the trigger word: in front where it did not occur."""
+    """The filled prompt with the trigger word: in front where it did not occur."""
     filled = fill(prompt, trigger_word=trigger_word, class_word=class_word)
     if not trigger_word or names_word(filled, trigger_word):
         return filled

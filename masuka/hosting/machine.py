@@ -100,7 +100,7 @@ def memory_gib() -> tuple[float, float]:
 
 
 def disk_free_gib(folder: Path) -> float:
-    """Free space in GiB on the disk of the folder, or of its nearest parent that exists."""
+    """Free GiB on the disk of the folder, or of its nearest parent that exists."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return round(shutil.disk_usage(folder).free / GIB, 2)

@@ -37,7 +37,7 @@ def from_exception(error: BaseException) -> MasukaError | None:
 
 
 def bug(reference: str) -> MasukaError:
-    """The sentence for a mistake of ours; the reference finds the traceback in the log."""
+    """The sentence for a mistake of ours; its reference is in the log."""
     return MasukaError(
         "Something went wrong inside MASUKA.",
         f"Look for {reference} in the log of this job, and send it with the report.",

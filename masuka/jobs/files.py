@@ -90,7 +90,7 @@ def put_aside_long_log(log: Path) -> bool:
 
 
 def log_tail(folder: Path, *, tail_bytes: int = 20_000) -> str:
-    """The end of the job's log without secrets, progress bars as they last looked; '' without one."""
+    """The end of the job's log, without secrets; progress bars as they last looked."""
     log = folder / "log.txt"
     if not log.exists():
         return ""

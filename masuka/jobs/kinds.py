@@ -13,7 +13,7 @@ Lane = Literal["gpu", "cpu", "net"]
 
 @dataclass(frozen=True)
 class Kind:
-    """`run` is 'module:function', called as function(params, reporter) in a worker only.
+    """`run` is 'module:function', called as function(params, reporter) in a worker.
 
     `params` is a plain JSON dict, complete: a worker asks nobody. The function returns a
     JSON dict, the job's result. `warm` jobs share one long-lived worker per lane, so that

@@ -92,7 +92,7 @@ def claim(
     pid: int | None = None,
     pid_started: float | None = None,
 ) -> Job | None:
-    """The lane's next job (or `job_id`), now running and the caller's; None without one."""
+    """The lane's next job (or `job_id`), now running and the caller's, or None."""
     with store.write():
         job = rows.claim_job(store, lane=lane, id=job_id, pid=pid, pid_started=pid_started)
         if job is not None:
@@ -125,7 +125,7 @@ def move(store: Store, job_id: int, to: str, *, fence: int | None = None, **chan
 
 
 def ask_cancel(store: Store, *, actor: Actor, job_id: int) -> bool:
-    """Whether the job will stop: at once if it only waits, soon if it runs; False if it ended."""
+    """Whether the job will stop: at once if it waits, soon if it runs."""
     actor.must_edit()
     with store.write():
         job = rows.get_job(store, actor=actor, id=job_id)
@@ -227,7 +227,7 @@ def delete(store: Store, *, actor: Actor, job_id: int) -> bool:
 
 
 def wait(store: Store, *, actor: Actor, job_id: int, states: Sequence[str] = (), timeout_s: float) -> Job:
-    """The job once it is in one of the states (by default: ended); raises Conflict at the timeout."""
+    """The job once it is in one of the states; raises Conflict at the timeout."""
     wanted = frozenset(states) or ENDED
     deadline_s = time.monotonic() + timeout_s
     while (job := rows.get_job(store, actor=actor, id=job_id)).state not in wanted:
@@ -238,7 +238,7 @@ def wait(store: Store, *, actor: Actor, job_id: int, states: Sequence[str] = (),
 
 
 def eta_s(job: Job) -> float | None:
-    """Seconds left of the present stage from measured steps; None while none was measured."""
+    """Seconds left of the present stage from measured steps; None without any."""
     if job.state != "running" or job.seconds_per_step is None or not job.total:
         return None
     return max(0, job.total - job.step) * job.seconds_per_step

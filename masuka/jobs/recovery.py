@@ -29,7 +29,7 @@ def recover(
     locked: bool = False,
     mine: Set[int] = frozenset(),
 ) -> int:
-    """How many running jobs whose process is gone were settled, their events applied first.
+    """How many running jobs without a process were settled, events applied first.
 
     A supervisor calls it with its lock held (`locked`) and the jobs it watches itself
     (`mine`); without the lock, nothing is done while a supervisor of another process works.
@@ -69,6 +69,6 @@ def sweep_left_files(store: Store, workspace: Workspace) -> None:
 
 
 def lock_of(workspace: Workspace) -> FileLock:
-    """The lock that the one working supervisor of a workspace holds; the system frees it."""
+    """The lock of a workspace's one working supervisor; the system frees it."""
     workspace.jobs.mkdir(parents=True, exist_ok=True)
     return FileLock(workspace.jobs / "supervisor.lock")

@@ -23,7 +23,7 @@ SECONDS_BETWEEN_CHECKS = 0.05
 
 
 class Reporter(Protocol):
-    """How a job's code reports; the same for a worker process, a notebook cell and a test."""
+    """How a job's code reports, in a worker, a notebook cell and a test alike."""
 
     scratch: Path
     """A folder of this attempt alone; it is deleted when the job ends, whatever the end."""
@@ -32,7 +32,7 @@ class Reporter(Protocol):
         """A new stage begins, for example 'Caching captions'."""
 
     def progress(self, step: int, total: int, *, seconds_per_step: float | None = None) -> None:
-        """`step` of `total` of the present stage is done; sent at most five times a second.
+        """`step` of `total` of the stage is done; sent at most five times a second.
 
         Without `seconds_per_step` the mean since the stage's first report is told.
         """
@@ -41,7 +41,7 @@ class Reporter(Protocol):
         """Figures of one training step: loss, learning_rate, seconds_per_step, …"""
 
     def artefact(self, kind: str, path: Path, **about: Any) -> None:
-        """A file that the job made and that stays: sample, checkpoint, item, adapter, picture."""
+        """A file that stays: sample, checkpoint, item, adapter, picture."""
 
     def note(self, text: str) -> None:
         """One line for the person, kept in the job's log."""
@@ -51,7 +51,7 @@ class Reporter(Protocol):
 
 
 class StopFlag:
-    """Says why to stop, None while nobody asked; looks at the file at most every 50 ms."""
+    """Why to stop, None while nobody asked; looks at most every 50 ms."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -66,7 +66,7 @@ class StopFlag:
 
 
 class EventFile:
-    """A Reporter that appends to `<folder>/<fence>.jsonl`; `stop_reason` is asked by `check`.
+    """A Reporter that appends to `<folder>/<fence>.jsonl`; `check` asks `stop_reason`.
 
     Any thread of the job may report. `on_event` sees each event after it was written.
     """
@@ -143,7 +143,7 @@ class EventFile:
         self._last("done", result=result)
 
     def failed(self, error: MasukaError, *, reference: str = "", leaving: bool = False) -> None:
-        """The job ended badly; the last event of its file. `leaving`: the process ends too."""
+        """The job ended badly; its last event. `leaving`: the process ends too."""
         self._last("failed", error={**error.as_dict(), "reference": reference}, leaving=leaving)
 
     def stopped(self, why: str) -> None:

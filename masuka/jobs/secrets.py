@@ -11,7 +11,7 @@ OWNER_ID = 1
 
 
 def stored_secrets(store: Store, settings: Settings, user_id: int) -> dict[str, str]:
-    """Keys that were typed on the page, the owner's and the person's own; the environment wins."""
+    """Keys typed on the page, the owner's and the person's; the environment wins."""
     found: dict[str, str] = {}
     for person in dict.fromkeys((OWNER_ID, user_id)):
         for setting in rows.list_settings(store, actor=Actor(user_id=person)):

@@ -78,7 +78,7 @@ class Slot:
 
 
 def slots_of(counts: Mapping[Lane, int]) -> list[Slot]:
-    """The slots of all lanes; where there are several devices, each slot sees its own only."""
+    """The slots of all lanes; of several devices, each slot sees its own only."""
     found = []
     for lane, count in counts.items():
         several = lane == "gpu" and count > 1

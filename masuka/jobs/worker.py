@@ -96,7 +96,7 @@ def work(assignment: Assignment) -> bool:
 def perform(
     run: str, params: dict[str, Any], reporter: EventFile, while_running: AbstractContextManager[None]
 ) -> bool:
-    """Runs the code of one job and reports its end; False when the process is in doubt.
+    """Runs one job's code and reports its end; False when the process is in doubt.
 
     `while_running` surrounds the job's own code. Raises OSError when the end could not be
     written, KeyboardInterrupt when a person at a keyboard stopped it.

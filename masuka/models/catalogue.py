@@ -18,7 +18,7 @@ def folder_of(entry: Entry, workspace: Workspace) -> Path:
 
 
 def training_adapter_of(entry: Entry, workspace: Workspace) -> Path | None:
-    """The folder of the LoRA that is merged while training this base, None without one."""
+    """The folder of the LoRA that is merged while training this base, or None."""
     return None if entry.training_adapter is None else repo_folder(entry.training_adapter, workspace)
 
 
@@ -28,7 +28,7 @@ def repo_folder(repo: str, workspace: Workspace) -> Path:
 
 
 def is_installed(entry: Entry, workspace: Workspace) -> bool:
-    """True when the base is there whole: every part that its model index names has files."""
+    """Whether the base is there whole: every part of its model index has files."""
     folder = folder_of(entry, workspace)
     index = folder / "model_index.json"
     if not index.is_file() or (entry.folder is None and not (folder / FINISHED).is_file()):

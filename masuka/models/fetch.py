@@ -25,7 +25,7 @@ _OFFLINE = {"TransportError", "OfflineModeIsEnabled", "LocalEntryNotFoundError"}
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file; `sha256` is '' for the small ones that are kept in git, which have a `git_id`."""
+    """One file; small ones are kept in git and have a `git_id` instead of `sha256`."""
 
     path: str
     size: int
@@ -52,7 +52,7 @@ Tell = Callable[[int], None]
 
 
 def plan(repo: str, revision: str | None, patterns: Sequence[str], *, endpoint: str | None = None) -> Plan:
-    """The files of the repository that match; raises ExternalErrors, each with its sentence."""
+    """The files of the repository that match; raises ExternalErrors."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
@@ -70,7 +70,7 @@ def plan(repo: str, revision: str | None, patterns: Sequence[str], *, endpoint: 
 
 
 def fetch_file(wanted: Plan, file: RemoteFile, folder: Path, tell: Tell) -> None:
-    """Puts the file, checked by its hash, into the folder; goes on with a part that is there.
+    """Puts the file, checked by its hash, into the folder; goes on with a part.
 
     Raises DownloadFailed for other contents than listed, RemoteUnavailable after six
     tries that brought nothing, OutOfDisk, AccessDenied.
@@ -112,7 +112,7 @@ def size_of(file: Path) -> int:
 
 
 def as_masuka_error(error: BaseException, repo: str) -> MasukaError:
-    """The sentence for an error of the hub's client, told by class names: they outlive versions."""
+    """The sentence for an error of the hub's client, told by its class name."""
     names = {kind.__name__ for seen in _chain(error) for kind in type(seen).__mro__}
     status = getattr(getattr(error, "response", None), "status_code", 0)
     page = f"https://huggingface.co/{repo}"

@@ -35,7 +35,7 @@ def choose_device(setting: str) -> str:
 
 
 def choose_dtype(device: str, family: Family, setting: str = "auto") -> torch.dtype:
-    """bf16 where the GPU computes in it, else fp16 where the family stays finite, else fp32.
+    """bf16 where the GPU computes in it, else fp16 if that stays finite, else fp32.
 
     `setting` is 'auto', 'bf16', 'fp16' or 'fp32'. Raises InvalidInput for fp16 on a CPU,
     where it is slower than fp32 and less exact.
@@ -57,7 +57,7 @@ def choose_dtype(device: str, family: Family, setting: str = "auto") -> torch.dt
 
 
 def place(pipeline: Any, device: str) -> Placement:
-    """Puts a loaded pipeline where it fits: whole, a part at a time, or layer by layer."""
+    """Puts a loaded pipeline where it fits: whole, part by part, or layer by layer."""
     if not device.startswith("cuda"):
         pipeline.to(device)
         return "whole"

@@ -31,7 +31,7 @@ def scenes_of(kind: str, count: int) -> list[Scene]:
 
 
 def drawn(folder: Path, kind: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pictures (N, 128, 128, 3) and labels (N, attributes); drawn now unless they lie there."""
+    """Pictures (N, 128, 128, 3) and labels (N, attributes), drawn where missing."""
     scenes = scenes_of(kind, count)
     path = folder / f"{kind.replace(' ', '-')}-{count}.npy"
     if not path.is_file():

@@ -44,7 +44,7 @@ class Robot:
 
 @dataclass(frozen=True)
 class Scene:
-    """A robot somewhere; the pose (pixels at 128 px, degrees) is never named in a caption."""
+    """A robot somewhere; the pose (pixels at 128 px, degrees) is in no caption."""
 
     robot: Robot
     place: str
@@ -96,7 +96,7 @@ def sample_any_scene(rng: random.Random) -> Scene:
 
 
 def unseen_character(seed: int) -> Robot:
-    """A robot that the base model cannot know: stripes, antennas, every other one a scarf."""
+    """A robot that the base cannot know: stripes, antennas, every other one a scarf."""
     rng = random.Random(f"character {seed}")
     return Robot(
         body=rng.choice(ATTRIBUTES["body"]),

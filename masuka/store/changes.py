@@ -6,6 +6,6 @@ from masuka.store.connect import Store
 
 
 def now(db: Store) -> int:
-    """The number of the newest change; equal numbers mean that nothing changed between."""
+    """The number of the newest change; equal numbers: nothing changed between."""
     with db.read() as conn:
         return int(conn.execute("SELECT number FROM changes").fetchone()[0])

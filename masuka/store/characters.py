@@ -91,7 +91,7 @@ def set_character(db: Store, *, actor: Actor, id: int, **changes: Unpack[Charact
 
 
 def delete_character(db: Store, *, actor: Actor, id: int) -> Character:
-    """The character that is gone now; its pictures, jobs and models stay and forget it."""
+    """The character that is gone now; pictures, jobs and models stay and forget it."""
     actor.must_edit()
     with db.write():
         character = get_character(db, actor=actor, id=id)

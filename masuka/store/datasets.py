@@ -102,7 +102,7 @@ def set_dataset(db: Store, *, actor: Actor, id: int, **changes: Unpack[DatasetCh
 
 
 def delete_dataset(db: Store, *, actor: Actor, id: int) -> Dataset:
-    """The data set that is gone now, with the rows of its pictures; files are the caller's."""
+    """The data set that is gone now with its rows; files are the caller's."""
     actor.must_edit()
     with db.write():
         dataset = get_dataset(db, actor=actor, id=id)

@@ -83,7 +83,7 @@ def list_items(
     limit: int | None = 60,
     deleted: bool = False,
 ) -> list[Item]:
-    """Items, the newest first; `query` is words that all occur in the prompt, in any order.
+    """Items, the newest first; all words of `query` occur in the prompt.
 
     `before_id` is the last id of the page before. `deleted` lists the bin instead.
     """

@@ -102,7 +102,7 @@ def add_job(
     run_id: int | None = None,
     idempotency_key: str | None = None,
 ) -> Job:
-    """The queued job; the one that is there already when the person's key was used before."""
+    """The queued job; the one of before when the person's key was used already."""
     key = None if idempotency_key is None else f"{actor.user_id}:{idempotency_key}"
     values = encode({
         "user_id": actor.user_id, "kind": kind, "lane": lane, "state": "queued", "title": title,
@@ -191,7 +191,7 @@ def claim_job(
     pid: int | None = None,
     pid_started: float | None = None,
 ) -> Job | None:
-    """The next queued job of the lane, or the job `id`, now running; None when there is none.
+    """The next queued job of the lane, or the job `id`, now running; else None.
 
     One statement, so that of many claimants one gets it. People take turns in a lane: the
     one whose last start is longest ago comes first; each one's jobs run in order.
@@ -222,7 +222,7 @@ def set_job(
     fence: int | None = None,
     **changed: Any,
 ) -> bool:
-    """Whether the job was changed: it is if it is in one of the states, in that attempt."""
+    """Whether the job was changed: only in one of the states and that attempt."""
     unknown = changed.keys() - COLUMNS
     if unknown:
         raise TypeError(f"jobs has no column {sorted(unknown)}")

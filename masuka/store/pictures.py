@@ -69,7 +69,7 @@ def get_picture(db: Store, *, actor: Actor, id: int) -> Picture:
 def list_pictures(
     db: Store, *, actor: Actor, dataset_id: int, after_id: int | None = None, limit: int | None = 60
 ) -> list[Picture]:
-    """The pictures of a data set in the order they came, from the one after `after_id`."""
+    """The pictures of a data set in the order they came, after `after_id`."""
     where = {"dataset_id = ?": dataset_id, "id > ?": after_id or 0}
     return list_rows(db, Picture, table="pictures", actor=actor, where=where, order_by="id", limit=limit)
 
@@ -86,7 +86,7 @@ def set_caption(db: Store, *, actor: Actor, id: int, caption: str) -> Picture:
 
 
 def set_captions(db: Store, *, actor: Actor, captions: Mapping[int, str]) -> int:
-    """How many captions were written, all or none; keys are picture ids. Raises NotFound."""
+    """How many captions were written, all or none, by picture id."""
     actor.must_edit()
     with db.write():
         for id, caption in captions.items():

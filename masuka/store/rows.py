@@ -74,7 +74,7 @@ def list_rows(
     order_by: str = "id DESC",
     limit: int | None = None,
 ) -> list[RowT]:
-    """The rows that the actor may see; each key of `where` is a condition with one '?'."""
+    """The rows the actor may see; each key of `where` is a condition with one '?'."""
     conditions = dict(where or {})
     if actor.role != "owner":
         conditions["user_id = ?"] = actor.user_id
@@ -86,7 +86,7 @@ def list_rows(
 
 
 def add_row(db: Store, table: str, values: Mapping[str, Any]) -> int:
-    """The id of the new row; raises Conflict, NotFound or InvalidInput for what it breaks."""
+    """The id of the new row; raises Conflict, NotFound or InvalidInput."""
     with db.write() as conn, broken_rules():
         return int(conn.table(table).insert(encode(values)).last_pk)
 

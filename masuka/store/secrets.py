@@ -11,7 +11,7 @@ KEY_NAME = "settings.key"
 
 
 def encrypt(folder: Path, text: str) -> str:
-    """The text as a token that only the key in the folder opens; makes the key if needed."""
+    """The text as a token that only the folder's key opens; makes it if needed."""
     return _cipher(folder).encrypt(text.encode()).decode()
 
 

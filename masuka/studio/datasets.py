@@ -83,7 +83,7 @@ class Datasets:
     def add_pictures(
         self, dataset_id: int, paths: Sequence[str | Path] | str | Path, *, forget_sources: bool = False
     ) -> Job:
-        """The job that takes in files, folders and zip archives; refusals are in its result."""
+        """The job that takes files, folders and zips in; refusals are in its result."""
         self._context.actor.must_edit()
         several = [paths] if isinstance(paths, (str, Path)) else list(paths)
         request = AddPictures.parse(

@@ -118,7 +118,7 @@ class Jobs:
         return len(job_ids)
 
     def stop(self, job_ids: Sequence[int], *, timeout_s: float = 30) -> None:
-        """Cancels and waits until none of them runs; raises Conflict when one does not stop."""
+        """Cancels and waits until none runs; raises Conflict when one does not stop."""
         running = [i for i in job_ids if self.get(i).state in WAITING]
         self.cancel(running)
         deadline_s = time.monotonic() + timeout_s

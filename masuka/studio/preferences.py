@@ -41,7 +41,7 @@ class Preferences:
             rows.delete_setting(store, actor=actor, key=name)
 
     def keys(self) -> dict[str, str]:
-        """For each known key where it comes from: 'environment', 'stored', 'enter again' or ''."""
+        """Where each known key comes from: environment, stored, enter again or ''."""
         stored = {
             s.key: "enter again" if s.needs_reentry else "stored"
             for s in rows.list_settings(self._context.store, actor=self._context.actor)

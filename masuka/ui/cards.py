@@ -149,7 +149,7 @@ def sample_tile(sample_id: int, prompt: str, step: int) -> str:
 
 
 def grid(tiles: Sequence[str], *, name: str = "", more: str = "", wide: bool = False) -> str:
-    """Tiles in a grid; `more` is the address of the next page, fetched when it comes near."""
+    """Tiles in a grid; `more` is the next page's address, fetched when it is near."""
     given = {"class": "grid wide" if wide else "grid", "id": name or None, "data-grid": name or None}
     sentinel = f'<div class="more" data-more="{esc(more)}" aria-hidden="true"></div>' if more else ""
     return f"<div{attributes(given)}>{''.join(tiles)}</div>{sentinel}"

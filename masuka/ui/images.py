@@ -64,7 +64,7 @@ def draw_form(studio: Studio, view: View) -> str:
 
 
 def draw_now(studio: Studio, view: View) -> str:
-    """What is being drawn: finished pictures, the one in the making, places for the rest."""
+    """What is being drawn: finished pictures, the present one, places for the rest."""
     jobs = studio.jobs.list(kind="draw_images", limit=20)
     active = [j for j in reversed(jobs) if j.state in UNFINISHED]
     if not active:
@@ -90,7 +90,7 @@ def draw_earlier(studio: Studio, view: View) -> str:
 
 
 def first_items(studio: Studio, view: View, *, starred: bool | None = None, query: str = "") -> list[Item]:
-    """The first page, grown so that it meets the older ones that a browser has fetched."""
+    """The first page, grown to meet the older ones that a browser has fetched."""
     found: list[Item] = []
     while True:
         page = studio.library.items(
@@ -227,7 +227,7 @@ def _chosen(adapters: list[Model], view: View) -> Model | None:
 
 
 def shapes(described: dict[str, Param]) -> list[tuple[str, str]]:
-    """(value, words) of the sizes that this base can draw; at most one means no choice."""
+    """(value, words) of the sizes this base can draw; at most one means no choice."""
     wide, high = described["width"], described["height"]
     step = int(wide.step or 1)
     found: dict[str, str] = {}

@@ -103,7 +103,7 @@ async def fragment_items(studio: Studio, request: Request) -> Response:
 
 
 async def fragment_pictures(studio: Studio, request: Request) -> Response:
-    """The next page of a data set's pictures; the address of the one after it is in `x-next`."""
+    """The next page of a set's pictures; `x-next` is the address of the one after."""
     after_id = _number(request.query_params.get("after")) or 0
     tiles, following = await run_in_threadpool(more_pictures, studio, request.path_params["id"], after_id)
     return HTMLResponse(tiles, 200, {**_FRESH, "x-next": following})

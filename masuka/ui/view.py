@@ -37,7 +37,7 @@ class View:
 
     @classmethod
     def parse(cls, text: str) -> View:
-        """The view that the browser described; what makes no sense falls back to the default."""
+        """The view that the browser described; nonsense falls back to the default."""
         try:
             raw = json.loads(text) if text and len(text) <= _LONGEST_VIEW else {}
         except ValueError:

@@ -52,7 +52,7 @@ def gib(value: float) -> str:
 
 
 def moment(at: str | None) -> str:
-    """An ISO time in UTC as an element that the page turns into the person's own clock."""
+    """An ISO time in UTC as an element that the page turns into local time."""
     if not at:
         return ""
     when = datetime.fromisoformat(at)

@@ -39,7 +39,7 @@ def find(folders: Iterable[Path]) -> list[Path]:
 
 
 def nothing_new(store: Store, path: Path, *, secret_key: str | None = None) -> bool:
-    """Whether this very file was imported before, and no key came that opens more of it."""
+    """Whether this file was imported before, and no key came that opens more of it."""
     with store.read() as conn:
         seen = conn.table("imported").count_where("fingerprint = ?", [FILE + file_sha256(path)])
         closed = conn.table("settings").count_where("needs_reentry = 1")

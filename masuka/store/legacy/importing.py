@@ -31,7 +31,7 @@ class Count:
 
 @dataclass(frozen=True)
 class LegacyReport:
-    """What an import brought; `oddities` are sentences, `enter_again` names of settings."""
+    """What an import brought; `enter_again` are names of settings."""
 
     source: Path
     sha256: str
@@ -75,7 +75,7 @@ class Import:
         return rows
 
     def once(self, row: OldRow, key: tuple[str, ...], add: Callable[[], int | None]) -> bool:
-        """Whether the row is new here: `add` made ours of it now, in this or no earlier import.
+        """Whether the row is new here: `add` made ours of it now, no earlier import did.
 
         `add` returns the new id, or None when the row cannot be kept. A row that a person
         deleted since an earlier import stays deleted.

@@ -20,7 +20,7 @@ CHARACTER_STATUS = ("created", "training", "completed", "failed")
 
 
 def import_users(job: Import) -> None:
-    """The first account becomes the owner, the others editors; bcrypt hashes stay as they are."""
+    """The first account becomes the owner, the others editors; hashes stay."""
     rows = job.each("users")
     first = min((row.id for row in rows), default=0)
     for row in rows:
@@ -155,7 +155,7 @@ def _character_status(row: OldRow, trained: bool) -> str:
 
 
 def import_pictures(job: Import) -> None:
-    """Pictures of data sets; a file that is not there is looked for again at the next import."""
+    """Pictures of data sets; a missing file is looked for at the next import."""
     for row in job.each("dataset_images"):
         if not job.once(row, ("filename",), partial(_add_picture, job, row)):
             _find_again(job, row)

@@ -27,7 +27,7 @@ UNSAID = {"failed": "MASUKA 2 kept no reason for this failure.", "cancelled": "I
 
 
 def import_trainings(job: Import) -> None:
-    """Each training becomes a run, with the job that made it; then the LoRAs they left."""
+    """Each training becomes a run with its job; then the LoRAs they left."""
     for row in job.each("training_sessions"):
         job.once(row, ("character_id",), partial(_add_training, job, row))
     for row in job.old.rows["characters"]:

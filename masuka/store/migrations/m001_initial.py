@@ -264,7 +264,7 @@ def m001_initial(db: Database) -> None:
 
 
 def change_triggers(table: str) -> tuple[str, str, str]:
-    """The statements that keep `change` of one table true; a deletion moves the counter too."""
+    """The statements that keep `change` of one table true, also on deletion."""
     count = "UPDATE changes SET number = number + 1"
     stamp = f"UPDATE {table} SET change = (SELECT number FROM changes) WHERE id = new.id"  # noqa: S608 - of COUNTED
     return (

@@ -126,7 +126,7 @@ def refuse_foreign(db: Database, path: Path, migrations: Sequence[Migration]) ->
 
 
 def check(path: Path) -> Check:
-    """What is wrong with the file, if anything; reads only. Raises NotFound when it is missing."""
+    """What is wrong with the file, if anything; raises NotFound if it is missing."""
     if not path.is_file():
         raise NotFound(f"There is no database at {path}.", "Start MASUKA once; it makes one.")
     problems: list[str] = []
@@ -154,7 +154,7 @@ def check(path: Path) -> Check:
 
 
 def backup(path: Path, *, backups: Path) -> Path:
-    """A new backup of the database, checked; raises NotFound when there is no database."""
+    """A new backup of the database, checked; raises NotFound without a database."""
     if not path.is_file():
         raise NotFound(f"There is no database at {path}.", "Start MASUKA once; it makes one.")
     with alone(path), _told(path), closing(connect(path)) as db:
@@ -167,7 +167,7 @@ def list_backups(backups: Path) -> list[Path]:
 
 
 def restore(path: Path, chosen: Path, *, backups: Path) -> Path | None:
-    """Puts a backup in the database's place; returns the backup of what was replaced, if any.
+    """Puts a backup in the database's place; the backup of what it replaced, if any.
 
     Raises NotFound, Damaged when the backup is not whole, SchemaTooNew, and Locked while
     another program has the database open.
@@ -192,7 +192,7 @@ def restore(path: Path, chosen: Path, *, backups: Path) -> Path | None:
 
 
 def write_backup(db: Database, backups: Path) -> Path:
-    """A copy of the open database under a name that was never used: masuka-<utc>-<n>.db.
+    """A copy of the open database under a new name: masuka-<utc>-<n>.db.
 
     VACUUM INTO gives one whole file without a WAL flag, unlike a copy of the live file.
     """
