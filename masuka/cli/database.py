@@ -12,6 +12,7 @@ from masuka.cli.show import table
 from masuka.config import Settings
 from masuka.errors import NotFound
 from masuka.store.migrations import runner
+from masuka.store.opening import database_file
 
 group = typer.Typer(help="The database: migrate, check, back up, restore.", no_args_is_help=True)
 
@@ -20,14 +21,14 @@ group = typer.Typer(help="The database: migrate, check, back up, restore.", no_a
 def migrate(settings: Settings) -> Answer:
     """Brings the database to the present schema, a backup taken before."""
     workspace = settings.workspace.create()
-    steps = runner.migrate(workspace.database, backups=workspace.backups)
+    steps = runner.migrate(database_file(workspace), backups=workspace.backups)
     return Answer({"steps": steps}, table(("migration", "status"), [(s.name, s.status) for s in steps]))
 
 
 @command(group, "check")
 def check(settings: Settings) -> Answer:
     """Says whether the database is whole and up to date."""
-    health = runner.check(settings.workspace.database)
+    health = runner.check(database_file(settings.workspace))
     lines = [f"{health.path}: SQLite {health.sqlite_version}, journal {health.journal_mode}"]
     lines += list(health.problems) + [f"{name} is waiting; run: masuka db migrate" for name in health.pending]
     lines.append("All is well." if health.ok else "Not well.")
@@ -44,7 +45,7 @@ def backup(
     if list_only:
         found = runner.list_backups(workspace.backups)
         return Answer({"backups": found}, "\n".join(map(str, found)) or "No backups yet.")
-    file = runner.backup(workspace.database, backups=workspace.backups)
+    file = runner.backup(database_file(workspace), backups=workspace.backups)
     return Answer({"file": file}, str(file))
 
 
@@ -59,8 +60,9 @@ def restore(
     chosen = backup_file.expanduser().resolve() if backup_file else _newest(workspace.backups)
     if not yes:
         typer.confirm(f"Replace the database by {chosen.name}?", abort=True, err=True)
-    replaced = runner.restore(workspace.database, chosen, backups=workspace.backups)
-    text = f"Restored {chosen.name}. What it replaced is kept as {replaced}."
+    replaced = runner.restore(database_file(workspace), chosen, backups=workspace.backups)
+    kept = f" What it replaced is kept as {replaced}." if replaced else ""
+    text = f"Restored {chosen.name}.{kept}"
     return Answer({"restored": chosen, "replaced": replaced}, text)
 
 

@@ -15,7 +15,6 @@ from masuka.cli.command import Answer, command
 from masuka.config import Settings
 from masuka.hosting import diagnostics as bundles
 from masuka.hosting import doctor as hospital
-from masuka.store.migrations import runner
 from masuka.studio import Studio
 
 SIGNS = {"good": "ok", "note": "note", "bad": "BAD"}
@@ -53,10 +52,9 @@ def serve(
         port=settings.port if port is None else port,
         open_browser=browser or settings.open_browser,
     )
-    workspace = settings.workspace.create()
-    for step in runner.migrate(workspace.database, backups=workspace.backups):
-        print(f"Database: {step.name} {step.status}", file=sys.stderr)
     served = pages.serve(settings)
+    for step in served.studio.store.migrations:
+        print(f"Database: {step}", file=sys.stderr)
     for notice in served.studio.notices:
         print(notice, file=sys.stderr)
     pages.show(served, settings)

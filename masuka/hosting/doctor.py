@@ -18,6 +18,7 @@ from masuka.families import broken
 from masuka.hosting.machine import Machine, machine
 from masuka.hosting.runtime import detect
 from masuka.store.migrations import runner
+from masuka.store.opening import database_file
 
 PACKAGES = (
     "gradio", "torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes", "pyngrok",
@@ -45,7 +46,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Everything that was looked at, in order; an installation is well without a 'bad'."""
+    """Everything that was looked at; an installation is well without a 'bad'."""
     here = machine(settings.workspace.root, device=settings.device)
     return [
         _python(),
@@ -160,7 +161,7 @@ def _disk(here: Machine) -> Finding:
 
 
 def _database(settings: Settings) -> Finding:
-    path = settings.workspace.database
+    path = database_file(settings.workspace)
     if not path.exists():
         return Finding("database", "note", f"There is no database at {path} yet", "The first start makes it.")
     try:

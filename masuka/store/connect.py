@@ -24,13 +24,15 @@ IntegrityError = sqlite3.IntegrityError
 class Store:
     """An open database; every thread may use it, each through a connection of its own.
 
-    `notices` are sentences for the person about how the database was opened.
+    `notices` are sentences for the person about how the database was opened, `migrations`
+    what `open` did with each, for example 'm001_initial: already done'.
     `secrets` is the folder of the key that encrypts settings.
     """
 
     def __init__(self, path: Path | str, *, notices: Iterable[str] = (), secrets: Path | None = None) -> None:
         self.path = Path(path)
         self.notices = list(notices)
+        self.migrations: tuple[str, ...] = ()
         self.secrets = secrets or self.path.parent / "secrets"
         self._mine = threading.local()
         self._opened: dict[threading.Thread, Database] = {}

@@ -26,20 +26,25 @@ def open_store(workspace: Workspace, *, secret_key: str | None = None) -> Store:
             "Install pysqlite3: pip install 'pysqlite3>=0.6.1'.",
         )
     notices: list[str] = []
-    old = workspace.database if is_masuka2(workspace.database) else None
-    path = _reachable(_beside(workspace, old) if old else workspace.database, workspace, notices)
-    migrate(path, backups=workspace.backups)
+    wanted = database_file(workspace)
+    old = workspace.database if wanted != workspace.database else None
+    path = _reachable(wanted, workspace, notices)
+    steps = migrate(path, backups=workspace.backups)
     _tell_journal_mode(path, notices)
     store = Store(path, notices=notices, secrets=workspace.secrets)
+    store.migrations = tuple(f"{step.name}: {step.status}" for step in steps)
     if old:
         _bring_over(store, old, workspace, secret_key)
     return store
 
 
-def _beside(workspace: Workspace, old: Path) -> Path:
-    """Where the new database goes when DATABASE_URL still names the one of MASUKA 2."""
+def database_file(workspace: Workspace) -> Path:
+    """Our database; not the one of DATABASE_URL where that is still MASUKA 2's."""
+    named = workspace.database
+    if not is_masuka2(named):
+        return named
     usual = workspace.root / "masuka.db"
-    return usual if usual.resolve() != old.resolve() else old.with_name("masuka-3.db")
+    return usual if usual.resolve() != named.resolve() else named.with_name("masuka-3.db")
 
 
 def _bring_over(store: Store, old: Path, workspace: Workspace, secret_key: str | None) -> None:

@@ -29,22 +29,20 @@ INSERT OR REPLACE INTO metrics (run_id, step, epoch, at, loss, learning_rate, se
 VALUES (:run_id, :step, :epoch, :at, :loss, :learning_rate, :seconds_per_step, :extra)
 """
 
+ENDS = "SELECT count(*) AS points, min(step) AS first, max(step) AS last FROM metrics WHERE run_id = :run_id"
+
+COLUMNS = "run_id, step, epoch, at, loss, learning_rate, seconds_per_step, extra"
+BUCKETS = "WHERE run_id = :run_id GROUP BY (step - :first) * :buckets / (:last - :first + 1)"
+
 # In each bucket of neighbouring steps the lowest and the highest loss are kept, so that a
-# spike stays visible; the first and the last step always are.
-THINNED = """
-WITH spread AS (
-    SELECT *, ntile(:buckets) OVER (ORDER BY step) AS bucket FROM metrics WHERE run_id = :run_id
-), ranked AS (
-    SELECT *,
-        row_number() OVER (PARTITION BY bucket ORDER BY loss, step) AS lowest,
-        row_number() OVER (PARTITION BY bucket ORDER BY loss DESC, step) AS highest,
-        row_number() OVER (ORDER BY step) AS nth, count(*) OVER () AS points
-    FROM spread
-)
-SELECT * FROM ranked
-WHERE points <= :max_points OR lowest = 1 OR highest = 1 OR nth = 1 OR nth = points
+# spike stays visible. Beside min() or max(), SQLite gives the other columns of that very
+# row (sqlite.org/lang_select.html, "bare columns").
+THINNED = f"""
+SELECT {COLUMNS} FROM (SELECT *, min(loss) FROM metrics {BUCKETS})
+UNION SELECT {COLUMNS} FROM (SELECT *, max(loss) FROM metrics {BUCKETS})
+UNION SELECT {COLUMNS} FROM metrics WHERE run_id = :run_id AND step IN (:first, :last)
 ORDER BY step
-"""
+"""  # noqa: S608 - of the constants above
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ def set_run(db: Store, *, actor: Actor, id: int, **changes: Unpack[RunChanges]) 
 
 
 def delete_run(db: Store, *, actor: Actor, id: int) -> Run:
-    """The run that is gone now with its figures and samples; its folder is the caller's."""
+    """The run that is gone now with its figures; its folder is the caller's."""
     actor.must_edit()
     with db.write():
         run = get_run(db, actor=actor, id=id)
@@ -175,7 +173,7 @@ def delete_run(db: Store, *, actor: Actor, id: int) -> Run:
 
 
 def add_metrics(db: Store, *, run_id: int, rows: Iterable[Mapping[str, Any]]) -> int:
-    """How many steps were written, all or none; a step that is there already is replaced.
+    """How many steps were written, all or none; a step that is there is replaced.
 
     A row has `step`, and as it likes `epoch`, `at`, `loss`, `learning_rate`,
     `seconds_per_step` and any other figure. Replacing is what a training needs that went
@@ -192,14 +190,17 @@ def add_metrics(db: Store, *, run_id: int, rows: Iterable[Mapping[str, Any]]) ->
 
 
 def list_metrics(db: Store, *, actor: Actor, run_id: int, max_points: int = 300) -> list[Metric]:
-    """The figures in order of their steps, thinned to at most `max_points` (4 or more).
+    """The figures in order of steps, thinned to at most `max_points` (4 or more).
 
     Every peak and valley of the loss that a chart of that width can show is kept.
     """
     get_run(db, actor=actor, id=run_id)
-    buckets = max(1, (max_points - 2) // 2)
     with db.read() as conn:
-        rows = conn.query(THINNED, {"run_id": run_id, "buckets": buckets, "max_points": max_points})
+        ends = next(conn.query(ENDS, {"run_id": run_id}))
+        if ends["points"] <= max_points:
+            rows = conn.table("metrics").rows_where("run_id = ?", [run_id], order_by="step")
+        else:
+            rows = conn.query(THINNED, {**ends, "run_id": run_id, "buckets": max(1, (max_points - 2) // 2)})
         return [decode(Metric, row) for row in rows]
 
 

@@ -115,7 +115,7 @@ def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessi
             prevent_thread_lock=True,
             inbrowser=False,
             auth_dependency=_name_of_request,
-            blocked_paths=[str(p) for p in (workspace.database, workspace.secrets, workspace.jobs)],
+            blocked_paths=[str(p) for p in (studio.store.path, workspace.secrets, workspace.jobs)],
             app_kwargs={
                 "middleware": [Middleware(Gate, door=door)],
                 "routes": routes(studio),

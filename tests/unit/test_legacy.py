@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from masuka.config import Workspace
-from masuka.errors import Damaged, NotFound
+from masuka.errors import Conflict, Damaged, NotFound
+from masuka.jobs.queue import retry
 from masuka.requests.actor import Actor
 from masuka.store import (
     characters,
@@ -149,6 +150,9 @@ def test_no_imported_job_waits_or_runs(store: Store, workspace: Workspace, tmp_p
     states = {job.state for job in jobs.list_jobs(store, actor=OWNER)}
     assert states == {"done", "failed", "cancelled"}
     assert jobs.claim_job(store, lane="gpu") is None
+    failed = jobs.list_jobs(store, actor=OWNER, states=["failed"])[0]
+    with pytest.raises(Conflict, match="comes from MASUKA 2"):
+        retry(store, actor=OWNER, job_id=failed.id)
 
 
 def test_each_oddity_is_a_sentence(store: Store, workspace: Workspace, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def test_opening_twice_changes_nothing(workspace: Workspace) -> None:
     before = schema(workspace.database)
     with Store.open(workspace) as store:
         assert store.notices == []
+        assert store.migrations == ("m001_initial: already done",)
     assert schema(workspace.database) == before
 
 
