@@ -34,6 +34,8 @@ class Character:
 
 
 class CharacterChanges(TypedDict, total=False):
+    """The columns of a character that may be changed."""
+
     name: str
     trigger_word: str
     class_word: str

@@ -44,6 +44,8 @@ class Dataset:
 
 
 class DatasetChanges(TypedDict, total=False):
+    """The columns of a data set that may be changed."""
+
     character_id: int | None
     name: str
     trigger_word: str

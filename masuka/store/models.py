@@ -42,6 +42,8 @@ class Model:
 
 
 class ModelChanges(TypedDict, total=False):
+    """The columns of a model that may be changed."""
+
     name: str
     base: str
     family: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -36,10 +37,8 @@ def _key(file: Path) -> bytes:
             out.write(Fernet.generate_key())
             out.flush()
             os.fsync(out.fileno())
-        try:
+        # Of two that start together the first one's key stays, for both.
+        with contextlib.suppress(FileExistsError):
             os.link(part, file)
-        except FileExistsError:
-            pass
-        finally:
-            part.unlink()
+        part.unlink()
     return file.read_bytes().strip()

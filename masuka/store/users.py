@@ -27,6 +27,8 @@ class User:
 
 
 class UserChanges(TypedDict, total=False):
+    """The columns of a user that may be changed."""
+
     username: str
     email: str | None
     password_hash: str | None
