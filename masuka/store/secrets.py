@@ -37,8 +37,10 @@ def _key(file: Path) -> bytes:
             out.write(Fernet.generate_key())
             out.flush()
             os.fsync(out.fileno())
-        # Of two that start together the first one's key stays, for both.
-        with contextlib.suppress(FileExistsError):
-            os.link(part, file)
-        part.unlink()
+        try:
+            # Of two that start together the first one's key stays, for both.
+            with contextlib.suppress(FileExistsError):
+                os.link(part, file)
+        finally:
+            part.unlink()
     return file.read_bytes().strip()
