@@ -210,8 +210,16 @@ def test_what_a_person_deleted_stays_deleted(store: Store, workspace: Workspace,
     legacy.import_masuka2(store, old, workspace=workspace)
     mira = next(c for c in characters.list_characters(store, actor=OWNER) if c.name == "mira")
     characters.delete_character(store, actor=OWNER, id=mira.id)
-    legacy.import_masuka2(store, old, workspace=workspace)
+    with closing(sqlite3.connect(old)) as db:
+        db.execute(
+            "INSERT INTO training_sessions (id, character_id, user_id, status) VALUES (9, 3, 1, 'failed')"
+        )
+        db.commit()
+    report = legacy.import_masuka2(store, old, workspace=workspace)
     assert [c.name for c in characters.list_characters(store, actor=OWNER)] == ["zoe"]
+    assert report.added == 1
+    assert runs.list_runs(store, actor=OWNER)[0].character_id is None
+    assert "training_sessions 9: its character 3 is gone." in report.oddities
 
 
 def test_missing_files_are_found_by_a_later_import(

@@ -103,7 +103,7 @@ class OldRow:
         value = self.values.get(column)
         try:
             return None if value is None else int(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             self.odd(f"{column} was {value!r}, which names nothing")
             return None
 
