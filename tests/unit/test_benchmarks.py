@@ -1,0 +1,78 @@
+"""The harness of the benchmarks: goals, pairs, the result object. No figure is asserted."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import harness
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("value", "goal", "met"),
+    [(0.9, ">= 0.9", True), (0.89, ">= 0.9", False), (3.0, "<= 3.0", True), (3.01, "<= 3.0", False), (0, "<= 0", True)],
+)
+def test_a_goal_is_met_or_not(value: float, goal: str, met: bool) -> None:
+    assert harness.bar(value, goal) == {"value": round(value, 4), "goal": goal, "met": met}
+
+
+def test_pairs_take_turns_in_alternating_order() -> None:
+    told: list[str] = []
+    ours, theirs, ratio = harness.in_turn(lambda: told.append("a"), lambda: told.append("b"), pairs=4)
+    assert "".join(told) == "baabbaab"
+    assert min(ours, theirs, ratio) > 0
+
+
+def test_every_benchmark_names_code_that_exists() -> None:
+    for benchmark in harness.BENCHMARKS.values():
+        module, _, function = benchmark.measure.partition(":")
+        spec = importlib.util.find_spec(module)
+        assert spec is not None and spec.origin is not None
+        assert f"def {function}(" in Path(spec.origin).read_text()
+        assert benchmark.about
+
+
+def result() -> dict[str, object]:
+    return {
+        "name": "pocket",
+        "figures": {"picture_s": 2.5, "other": 1.0},
+        "bars": {"picture_s": harness.bar(2.5, "<= 3.0")},
+        "machine": {"cores": 2},
+        "versions": {},
+        "date": "2026-11-20T10:00:00+00:00",
+        "seconds": 61.0,
+    }
+
+
+def test_a_result_is_a_table_or_json_and_a_file(tmp_path: Path) -> None:
+    shown = harness.show(result(), as_json=False)
+    assert "picture_s" in shown and "goal <= 3.0: met" in shown
+    assert json.loads(harness.show(result(), as_json=True)) == result()
+    file = harness.write(result(), tmp_path / "results")
+    assert json.loads(file.read_text()) == result()
+
+
+def test_an_unknown_benchmark_is_a_usage_error() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "run", "nothing"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 2
+    assert "pocket" in answer.stderr and "Traceback" not in answer.stderr
+
+
+def test_committed_results_are_whole() -> None:
+    for file in (ROOT / "benchmarks" / "results").glob("*.json"):
+        found = json.loads(file.read_text())
+        assert {"name", "figures", "bars", "machine", "versions", "date"} <= set(found)
+        assert found["name"] in harness.BENCHMARKS
+        for name, bar in found["bars"].items():
+            assert set(bar) == {"value", "goal", "met"}
+            assert found["figures"][name] == bar["value"]
