@@ -1,4 +1,4 @@
-"""`python -m benchmarks list` and `python -m benchmarks run NAME [--json] [--out DIR]`."""
+"""`python -m benchmarks list`, `… run NAME [--json] [--out DIR]`, `… document`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import document
 from benchmarks.harness import BENCHMARKS, measure, show, write
 from masuka.config import Settings, apply_quiet_environment
 
@@ -35,6 +36,12 @@ def run(
         write(result, out)
     print(show(result, as_json=as_json))
     raise typer.Exit(0 if all(bar["met"] for bar in result["bars"].values()) else 1)
+
+
+@app.command("document")
+def write_document() -> None:
+    """Writes docs/performance.md from the committed results."""
+    print(document.write())
 
 
 app(prog_name="python -m benchmarks")

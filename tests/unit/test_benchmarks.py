@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import harness
+from benchmarks import document, harness
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,3 +76,7 @@ def test_committed_results_are_whole() -> None:
         for name, bar in found["bars"].items():
             assert set(bar) == {"value", "goal", "met"}
             assert found["figures"][name] == bar["value"]
+
+
+def test_the_document_shows_the_committed_results() -> None:
+    assert document.FILE.read_text() == document.text(), "run: python -m benchmarks document"
