@@ -98,7 +98,10 @@ def _after(job: Job, ending: End | Lost, kind: Kind | None) -> _Next:
 
 
 def _after_loss(job: Job, loss: Lost, kind: Kind | None) -> _Next:
-    losses = job.failures_without_checkpoint + 1
+    began = job.events_seen > 0
+    # Where its code never ran and nobody saw the process end, the job is not to blame.
+    blameless = not began and loss.exit_code is None
+    losses = job.failures_without_checkpoint + (0 if blameless else 1)
     why = failures.from_exit(loss.exit_code)
     resumes = kind is not None and kind.resumes
     if losses >= MOST_LOSSES:
@@ -106,9 +109,8 @@ def _after_loss(job: Job, loss: Lost, kind: Kind | None) -> _Next:
         return _Next(("failed",), {"error": why.as_dict(), "message": why.message})
     if job.asked == "pause" and resumes:
         return _Next(("paused",), {"message": "Paused.", "failures_without_checkpoint": losses})
-    # Without a first event the job's code never ran: nothing was half done.
-    if resumes or job.events_seen == 0 or loss.exit_code is None:
-        return _interrupted(kind, losses, never_began=job.events_seen == 0)
+    if resumes or not began or loss.exit_code is None:
+        return _interrupted(kind, losses, never_began=not began)
     return _Next(("failed",), {"error": why.as_dict(), "message": why.message})
 
 

@@ -33,10 +33,15 @@ log = logging.getLogger("masuka.jobs")
 
 @dataclass(frozen=True)
 class End:
-    """The last word about an attempt: 'done', 'failed' or 'stopped', and its event."""
+    """The last word about an attempt: 'done', 'failed' or 'stopped', and its event.
+
+    `said` is False where it is ours, about an event that could not be recorded: the job's
+    code may still be running.
+    """
 
     type: str
     event: dict[str, Any]
+    said: bool = True
 
 
 def apply_events(store: Store, workspace: Workspace, job_id: int, fence: int, file: Path) -> End | None:
@@ -92,11 +97,12 @@ def _apply(
         raise
     except MasukaError as error:
         log.warning("job %d: an event could not be recorded: %s", job.id, error)
-        return End("failed", {"error": error.as_dict()})
+        return End("failed", {"error": error.as_dict()}, said=False)
     except (LookupError, TypeError, ValueError, AttributeError):
         reference = secrets.token_hex(4)
         log.exception("job %d, reference %s: an event could not be understood", job.id, reference)
-        return End("failed", {"error": {**failures.bug(reference).as_dict(), "reference": reference}})
+        told = {**failures.bug(reference).as_dict(), "reference": reference}
+        return End("failed", {"error": told}, said=False)
 
 
 def _complete_lines(file: Path, offset: int) -> list[bytes]:

@@ -35,7 +35,7 @@ from masuka.store.jobs import Job
 BUSY_POLL_S = 0.2
 IDLE_POLL_S = 1.0
 """While idle it only looks whether another process has queued something."""
-FAMILY_EVERY_S = 5.0
+FAMILY_EVERY_S = 2.0
 
 log = logging.getLogger("masuka.jobs")
 
@@ -237,7 +237,10 @@ class Supervisor:
         alive = attempt.process.alive()
         store, workspace = self._store, self._settings.workspace
         end = apply_events(store, workspace, job.id, job.fence, attempt.files.events)
-        if end is not None:
+        if end is not None and alive and not end.said:
+            attempt.terminated_s = time.monotonic()
+            attempt.process.kill()
+        elif end is not None:
             settle(store, workspace, job.id, attempt.files, end, attempt.kind)
             if end.event.get("leaving"):
                 slot.retire(attempt.process)
@@ -261,7 +264,8 @@ class Supervisor:
         """Passes on what a person asked, ever more firmly if it is a cancel."""
         assert attempt.process is not None
         now_s = time.monotonic()
-        if now_s - attempt.family_s > FAMILY_EVERY_S and attempt.kind is not None and not attempt.kind.warm:
+        alone = attempt.kind is not None and not attempt.kind.warm
+        if alone and (asked or now_s - attempt.family_s > FAMILY_EVERY_S):
             attempt.family_s = now_s
             attempt.process.remember_family()
         if asked:
@@ -283,7 +287,7 @@ class Supervisor:
         if self._end_workers:
             self._end_all()
         for slot in self._slots:
-            for process in (slot.worker, slot.attempt.process if slot.attempt else None):
+            for process in {slot.worker, slot.attempt.process if slot.attempt else None}:
                 if isinstance(process, WorkerProcess):
                     process.release()
 

@@ -420,6 +420,16 @@ def test_a_checkpoint_gives_three_new_attempts_and_the_third_loss_ends_it(bench:
     assert (failed.error["type"], failed.attempt) == ("OutOfMemory", 5)
 
 
+def test_apps_that_die_before_a_job_began_are_not_held_against_it(bench: Bench) -> None:
+    job, files, _ = bench.start()
+    for _ in range(5):
+        settled = bench.settle(job, files, Lost(None))
+        assert settled is not None
+        assert settled.state == "queued"
+        job, files, _ = bench.again(job)
+    assert bench.get(job).failures_without_checkpoint == 0
+
+
 def test_a_start_settles_what_died_and_leaves_alone_what_lives(bench: Bench, settings: Settings) -> None:
     done, _, reporter = bench.start()
     reporter.note("The app is dead already.")

@@ -34,7 +34,7 @@ KINDS = {
         Kind("exit", "cpu", f"{HERE}:leave", "Leaving"),
         Kind("hang_in_c", "cpu", f"{HERE}:hang_in_c", "Hanging"),
         Kind("hang_in_python", "cpu", f"{HERE}:hang_in_python", "Hanging"),
-        Kind("spawn", "cpu", f"{HERE}:spawn", "Spawning"),
+        Kind("spawn", "gpu", f"{HERE}:spawn", "Spawning", warm=False),
         Kind("import", "cpu", f"{HERE}:import_files", "Writing files"),
         Kind("chatter", "cpu", f"{HERE}:chatter", "Printing"),
         Kind("missing", "cpu", "tests.worker.no_such_module:run", "Nothing"),

@@ -8,20 +8,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from masuka.config import Settings
 from masuka.jobs import queue
 from masuka.store import datasets, pictures
-from masuka.store import jobs as rows
 from masuka.store.jobs import Job
 from tests.worker.desk import PATIENCE_S, Desk, wait_until_no_worker, workers_of
 
 KILLS = 25
 """Of each kind: fifty together."""
+
+FAIRLY_FAILED = ("memory (RAM)", "lost 3 times without a new checkpoint")
+"""What a job that was killed, or killed again and again, may say."""
 
 pytestmark = pytest.mark.slow
 
@@ -96,7 +96,7 @@ class Work:
             assert (job.state == "cancelled") <= (job.id in asked_to_cancel)
             if job.state == "failed":
                 assert job.error is not None
-                assert "memory (RAM)" in job.error["message"], job.error
+                assert any(words in job.error["message"] for words in FAIRLY_FAILED), job.error
             folder = self.desk.folder(job)
             assert not folder.exists() or {f.name for f in folder.iterdir()} <= {"log.txt"}
             if job.kind == "train":
@@ -202,21 +202,16 @@ def test_a_notebook_cell_that_dies_leaves_its_job_to_the_app(desk: Desk) -> None
     assert desk.wait(job, "interrupted").attempt == 1
 
 
-def test_a_job_in_a_notebook_cell_heeds_a_cancel_from_the_app_and_the_notebook_lives(desk: Desk) -> None:
-    desk.supervise(flag_s=0.3, term_s=0.3)
-    process = app(desk.settings, "claim")
-    assert process.stdin is not None
-    job = desk.add("count", total=1, seconds=0.0)
-    desk.wait(job)
-    # As a notebook would: claimed under its own process, which is no worker.
-    started_s = psutil.Process(process.pid).create_time()
-    stuck: Any = rows.add_job(
-        desk.store, actor=desk.actor, kind="from_a_notebook", lane="cpu", title="?", request={}, params={}
-    )
-    claimed = queue.claim(desk.store, job_id=stuck.id, pid=process.pid, pid_started=started_s)
-    if claimed is not None:
-        queue.ask_cancel(desk.store, actor=desk.actor, job_id=stuck.id)
-        desk.wake()
-        time.sleep(2)
-        assert process.poll() is None, "what is no worker of ours is never killed"
+def test_a_notebook_is_never_killed_for_a_job_that_does_not_stop(desk: Desk, tmp_path: Path) -> None:
+    job = desk.add("hang_in_python", tidied=str(tmp_path / "tidied"))
+    process = app(desk.settings, "inline")
+    assert desk.until(job, lambda now: now.stage == "Hanging").pid == process.pid
+    desk.supervise(flag_s=0, term_s=0)
+    queue.ask_cancel(desk.store, actor=desk.actor, job_id=job.id)
+    # By the time these are done, the supervisor has looked at the cancel more than once.
+    for _ in range(3):
+        desk.wait(desk.add("count_net"))
+    assert process.poll() is None
+    assert desk.get(job).state == "running"
     end(process)
+    assert desk.wait(job).state == "cancelled"

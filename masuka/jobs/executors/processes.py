@@ -41,7 +41,7 @@ class Process:
         return is_alive(self.pid, self.started_s)
 
     def is_worker(self) -> bool:
-        """Whether it is a worker of ours; a notebook that runs a job itself is not ours to end."""
+        """Whether it is a worker of ours; a notebook with a job is not ours to end."""
         try:
             return MODULE in psutil.Process(self.pid).cmdline()
         except psutil.Error:
@@ -56,17 +56,16 @@ class Process:
 
         A launcher may start its ranks in sessions of their own, out of the group's reach.
         """
-        try:
-            self._family.update(psutil.Process(self.pid).children(recursive=True))
-        except psutil.NoSuchProcess:
-            return
+        with suppress(psutil.NoSuchProcess):
+            now = psutil.Process(self.pid).children(recursive=True)
+            self._family = {relative for relative in self._family if relative.is_running()}.union(now)
 
     def terminate(self) -> None:
         """Asks a worker to leave, as SIGTERM does; does nothing to any other program."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends a worker with its whole group and family; does nothing to any other program."""
+        """Ends a worker with its group and family; does nothing to other programs."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -99,7 +98,7 @@ class WorkerProcess(Process):
 
     @classmethod
     def start(cls, settings: Settings, log_file: Path, extra: Mapping[str, str]) -> WorkerProcess:
-        """A running worker that waits for its first assignment; its output goes to the log.
+        """A worker that waits for its first assignment; its output goes to the log.
 
         Raises OSError when the system cannot start another process.
         """
@@ -148,7 +147,7 @@ class WorkerProcess(Process):
         ).start()
 
     def release(self) -> None:
-        """Lets the worker leave once its present job is done; nothing kills it, all outlives us."""
+        """Lets the worker leave once its job is done; nothing kills it."""
         self._close_stdin()
         if self._popen.poll() is None:
             threading.Thread(target=self._popen.wait, name=f"reap-{self.pid}", daemon=True).start()
