@@ -100,7 +100,7 @@ class _Drawing:
         self.folder = Path(params["items_folder"])
         # The attempt's scratch folder lies in jobs/<id>, and the page asks for the job's preview.
         self.preview_file = self.folder / "previews" / f"{reporter.scratch.parent.name}.webp"
-        self._previewed_s = 0.0
+        self._previewed_s = time.monotonic()
 
     def run(self) -> dict[str, Any]:
         self.reporter.stage("Loading the model")
@@ -111,7 +111,7 @@ class _Drawing:
         count, steps = self.request.num_images, self.request.num_inference_steps
         clock = _Clock(count * steps, self.reporter)
         self.reporter.stage("Drawing")
-        clock.began_s = time.monotonic()
+        clock.began_s = self._previewed_s = time.monotonic()
         try:
             with drawer.stoppable(self.reporter.check):
                 for index in range(count):
@@ -164,7 +164,7 @@ class _Drawing:
         picture.save(staged, "PNG", pnginfo=infotext.chunks(record), compress_level=1)
         reduced = picture.copy()
         reduced.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-        reduced.save(small, "WEBP", quality=85)
+        reduced.save(small, "WEBP", quality=85, method=2)
         _move(small, thumbnail)
         _move(staged, file)
         self.reporter.artefact(
