@@ -53,6 +53,9 @@ def _bring_over(store: Store, old: Path, workspace: Workspace, secret_key: str |
         if nothing_new(store, old, secret_key=secret_key):
             return
         report = import_masuka2(store, old, workspace=workspace, secret_key=secret_key)
+    except StoreError as error:
+        store.notices.append(f"Nothing was copied from it: {error}")
+        return
     except BaseException:
         store.close()
         raise

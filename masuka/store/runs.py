@@ -94,6 +94,8 @@ class Sample:
 
 
 class RunChanges(TypedDict, total=False):
+    """The columns of a run that may be changed."""
+
     job_id: int | None
     character_id: int | None
     dataset_id: int | None

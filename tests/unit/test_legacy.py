@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from masuka.config import Workspace
-from masuka.errors import Conflict, Damaged, NotFound
+from masuka.errors import Conflict, Damaged, Locked, NotFound
 from masuka.jobs.queue import retry
 from masuka.requests.actor import Actor
 from masuka.store import (
@@ -26,7 +26,7 @@ from masuka.store import (
     settings,
     users,
 )
-from masuka.store.connect import Store
+from masuka.store.connect import Store, connect
 from masuka.store.migrations.runner import check
 from tests.unit.masuka2 import BCRYPT, LATER, SHAPES, build, clean_rows, installation
 
@@ -300,6 +300,18 @@ def test_a_database_url_of_masuka_2_is_brought_over(tmp_path: Path) -> None:
         assert len(again.notices) == 1
         assert len(characters.list_characters(again, actor=OWNER)) == 2
     assert digest(old) == before
+
+
+def test_an_old_file_in_use_is_waited_for_and_told(tmp_path: Path) -> None:
+    old = installation(tmp_path / "MASUKA")
+    workspace = Workspace(tmp_path / "new", database_file=old).create()
+    # Not the standard library's SQLite: two copies in one process do not see each other's locks.
+    with closing(connect(old)) as busy:
+        busy.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Locked):
+            Store.open(workspace)
+    with Store.open(workspace) as store:
+        assert len(characters.list_characters(store, actor=OWNER)) == 2
 
 
 def test_a_masuka_2_file_in_the_new_place_stays_too(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sqlite_utils import Database
 
 from masuka.errors import Damaged, Locked, NotFound
 from masuka.requests.text import without_control
-from masuka.store.driver import sqlite3
+from masuka.store.driver import in_words, sqlite3
 
 TABLES = (
     "users", "datasets", "characters", "dataset_images", "training_sessions", "inference_jobs", "app_settings",
@@ -133,16 +133,24 @@ class OldDatabase:
 
 
 def is_masuka2(path: Path) -> bool:
-    """Whether the file is a MASUKA 2 database; reads only, through SQLite's own locks."""
+    """Whether the file is a MASUKA 2 database; reads only, through SQLite's own locks.
+
+    Raises Locked while another program keeps it from being read.
+    """
     if not path.is_file():
         return False
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1.0)
+        ) as connection:
             names = {
                 row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             }
             columns = {row[1] for row in connection.execute("PRAGMA table_info(characters)")}
-    except sqlite3.Error:
+    except sqlite3.Error as error:
+        told = in_words(error, path)
+        if isinstance(told, Locked):
+            raise told from error
         return False
     return "work_dir" in columns and "_sqlite_migrations" not in names
 
