@@ -13,6 +13,7 @@ from masuka.access.sessions import Sessions
 from masuka.cli import demo as main_job
 from masuka.cli.command import Answer, command
 from masuka.config import Settings
+from masuka.errors import InvalidInput
 from masuka.hosting import diagnostics as bundles
 from masuka.hosting import doctor as hospital
 from masuka.studio import Studio
@@ -67,6 +68,12 @@ def link(
     address: Annotated[str, typer.Option(help="Where the app is reached, if not on this machine.")] = "",
 ) -> Answer:
     """Prints a new link into the running app; it works once, within a day."""
+    if not address and not settings.port:
+        raise InvalidInput(
+            "MASUKA_PORT is 0, so the port differs at each start.",
+            "Say where the app is: masuka link --address http://127.0.0.1:7860",
+            field="address",
+        )
     base = address or f"http://{settings.host}:{settings.port}"
     token = Sessions(settings.workspace.create().secrets).new_token(OWNER_ID)
     url = f"{base.rstrip('/')}/?token={token}"
