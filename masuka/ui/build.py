@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -13,12 +14,17 @@ from masuka.ui import datasets, home, images, library, settings, shell, training
 from masuka.ui.kit import Tab, Wiring
 from masuka.ui.theme import theme
 
+Made = TypeVar("Made")
 STATIC = Path(__file__).parent / "static"
 TABS: tuple[Tab, ...] = (home.TAB, datasets.TAB, training.TAB, images.TAB, library.TAB, settings.TAB)
 
 
 def build(studio: Studio, *, sign_out: Callable[[], None] | None = None) -> gr.Blocks:
     """The page of this studio, ready to be launched; `sign_out` ends every session."""
+    return in_a_loop(lambda: _build(studio, sign_out))
+
+
+def _build(studio: Studio, sign_out: Callable[[], None] | None) -> gr.Blocks:
     wiring = Wiring(studio, TABS, sign_out=sign_out)
     with gr.Blocks(title="masuka", analytics_enabled=False, fill_width=True) as page:
         for region in shell.REGIONS:
@@ -34,13 +40,31 @@ def build(studio: Studio, *, sign_out: Callable[[], None] | None = None) -> gr.B
     return page
 
 
+def in_a_loop(make: Callable[[], Made]) -> Made:
+    """What `make` returns, called where an event loop runs.
+
+    Gradio (6.31) leaves an event loop open for each lock that it makes outside of one.
+    """
+
+    async def call() -> Made:
+        return make()
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(call())
+    return make()
+
+
 def launch_settings() -> dict[str, Any]:
-    """What `launch` is given in every host; nothing is served from a folder, nothing is open."""
+    """What `launch` is given on every host; no folder is served, nothing is open."""
     script = (STATIC / "masuka.js").read_text(encoding="utf-8")
+    # In the head, not as `css_paths`: Gradio rewrites those selectors to reach its own
+    # container only, and applies them after the first paint.
+    style = (STATIC / "masuka.css").read_text(encoding="utf-8")
     return {
         "theme": theme(),
-        "css_paths": [STATIC / "masuka.css"],
-        "head": f"<script>{script}</script>",
+        "head": f'<style id="masuka-style">{style}</style><script>{script}</script>',
         "favicon_path": str(STATIC / "icon.svg"),
         "footer_links": [],
         "run_history": False,

@@ -13,6 +13,7 @@ MOST_POINTS = 300
 WIDTH, HEIGHT = 640, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 84, 12, 28
 _LINES = 4
+_BEYOND = 1e12
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ def loss_chart(points: Sequence[Point], *, total_steps: int, label: str = "loss"
     """The curve with its running mean; an empty frame while there is nothing to show.
 
     The thin line is what was measured, the strong one an exponential mean over about a
-    twentieth of the shown points. Points that are not finite are left out.
+    twentieth of the shown points. Points that are not finite, or beyond any loss, are
+    left out.
     """
-    shown = _thinned([p for p in points if math.isfinite(p.value)])
+    shown = _thinned([p for p in points if math.isfinite(p.value) and abs(p.value) < _BEYOND])
     if len(shown) < 2:
         return (
             f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="No figures yet">'

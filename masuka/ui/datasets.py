@@ -67,6 +67,14 @@ def draw_body(studio: Studio, view: View) -> str:
     return _jobs(studio, view.dataset) + _pictures(studio, view)
 
 
+def draw_check(studio: Studio, view: View) -> str:
+    """What stands in the way of a good training; reads every file, so it is not live."""
+    if view.dataset is None or not studio.datasets.get(view.dataset).picture_count:
+        return ""
+    problems = "".join(f"<li>{esc(p)}</li>" for p in studio.datasets.check(view.dataset))
+    return f'<div class="notice warn"><p>Before a training:</p><ul>{problems}</ul></div>' if problems else ""
+
+
 def draw_add(studio: Studio, view: View) -> str:
     """How pictures get in, or the form for a new set."""
     if view.dataset is None:
@@ -226,11 +234,7 @@ def _pictures(studio: Studio, view: View) -> str:
     page = studio.datasets.pictures(dataset.id, limit=PAGE)
     if not page:
         return card(empty("datasets", "No pictures yet. Add ten to thirty that show the same character."))
-    problems = "".join(f"<li>{esc(p)}</li>" for p in studio.datasets.check(dataset.id))
-    notice = (
-        f'<div class="notice warn"><p>Before a training:</p><ul>{problems}</ul></div>' if problems else ""
-    )
-    return notice + grid([picture_tile(p) for p in page], name="datasets-grid", more=_next(dataset.id, page))
+    return grid([picture_tile(p) for p in page], name="datasets-grid", more=_next(dataset.id, page))
 
 
 def _next(dataset_id: int, page: Sequence[Picture]) -> str:
@@ -270,7 +274,7 @@ def _edit_form(dataset: Dataset) -> str:
 
 
 def _folder_form(dataset: Dataset) -> str:
-    given = {"id": f"{FOLDER}-paths", "name": "paths", "type": "text", "placeholder": "/home/me/pictures",
+    given = {"id": f"{FOLDER}-paths", "name": "paths", "type": "text", "placeholder": "pictures/mira",
              "data-default": "", "aria-describedby": f"{FOLDER}-paths-error"}  # fmt: skip
     body = (
         f'<div class="field wide"><label for="{FOLDER}-paths">Folder or zip on this machine</label>'
@@ -288,6 +292,7 @@ TAB = Tab(
     columns=(
         (
             Region("head", draw_head),
+            Region("check", draw_check, live=False),
             Region("body", draw_body, waiting='<div class="skeleton"></div>'),
             Region("many", draw_many, live=False),
         ),

@@ -35,7 +35,7 @@ def field(
     placeholder: str = "",
     wide: bool = False,
 ) -> str:
-    """Label above, control, one line of help with range and default, room for an error.
+    """Label, control, a line of help with range and default, room for an error.
 
     `choices` turns the field into a list to choose from, as (value, label).
     """
@@ -122,7 +122,7 @@ def _control(
         given = {
             **about, "type": "number", "value": shown, "min": param.minimum, "max": param.maximum, "step": step,
             "inputmode": "numeric" if param.kind == "int" else "decimal", "data-range": param.range_sentence,
-            "placeholder": placeholder or None,
+            "placeholder": placeholder or ("automatic" if param.default is None else None),
         }  # fmt: skip
         return f"<input{attributes(given)}>"
     return (

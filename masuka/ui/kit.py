@@ -125,16 +125,22 @@ class Wiring:
     def on_look(self, text: str, request: gr.Request) -> list[Any]:
         """What changed for this view: [pulse, timer, one entry per region]."""
         view = View.parse(text)
+        unfinished = 0
         try:
             studio = self._studio.acting_as(actor_of(request))
             change = studio.changes()
-            busy = any(studio.jobs.counts().get(state) for state in ("queued", "running"))
+            counts = studio.jobs.counts()
+            unfinished = sum(counts.get(state, 0) for state in ("queued", "running"))
+            busy = unfinished > 0
             pieces = [self._piece(studio, view, tab, region, change) for tab, region, _ in self._places]
             trouble = ""
         except MasukaError as error:
             change, busy, trouble = view.since, True, str(error)
             pieces = [gr.skip() for _ in self._places]
-        pulse = {"data-since": change, "data-busy": int(busy), "data-tab": view.tab, "data-trouble": trouble}
+        pulse = {
+            "data-since": change, "data-unfinished": unfinished, "data-tab": view.tab, "data-trouble": trouble,
+            "data-n": secrets.token_hex(4),
+        }  # fmt: skip
         return [
             f'<i id="pulse"{attributes(pulse)} hidden></i>',
             gr.Timer(BUSY_S if busy else IDLE_S),

@@ -23,7 +23,7 @@ from masuka.ui.cards import (
 from masuka.ui.images import PAGE, first_items
 from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, ids_of, values_of
 from masuka.ui.markup import address, attributes, button, card, chip, empty, esc, go
-from masuka.ui.shell import face
+from masuka.ui.shell import covers, face
 from masuka.ui.view import View
 from masuka.ui.words import gib, moment, plural
 
@@ -157,10 +157,12 @@ def _characters(studio: Studio, view: View) -> str:
     if not known:
         make = go("Create a data set", look="primary", tab="datasets")
         return card(empty("library", "No character yet. A data set makes one.", make))
-    return f'<div class="cards">{"".join(_character_card(studio, c) for c in known)}</div>'
+    pictures = covers(studio)
+    cards = "".join(_character_card(studio, c, face(pictures.get(c.id), 48)) for c in known)
+    return f'<div class="cards">{cards}</div>'
 
 
-def _character_card(studio: Studio, character: Character) -> str:
+def _character_card(studio: Studio, character: Character, image: str) -> str:
     adapters = studio.models.adapters(character_id=character.id)
     links = go("Choose", look="plain", tab="images" if adapters else "home", character=character.id)
     delete = button(
@@ -168,7 +170,7 @@ def _character_card(studio: Studio, character: Character) -> str:
         detail="Its data sets, LoRAs and pictures stay and lose the link.", yes="Delete",
     )  # fmt: skip
     return (
-        f'<article class="card"><div class="row">{face(studio, character, 48)}<div><h3>{esc(character.name)}</h3>'
+        f'<article class="card"><div class="row">{image}<div><h3>{esc(character.name)}</h3>'
         f'<p class="hint">{esc(character.trigger_word)} · {plural(len(adapters), "LoRA")}</p></div></div>'
         f'<div class="actions">{links}{delete}</div></article>'
     )
@@ -178,8 +180,8 @@ def _models(studio: Studio, view: View) -> str:
     adapters = studio.models.adapters(character_id=view.character)
     own = "".join(_adapter_row(a) for a in adapters) or '<p class="hint">None trained yet.</p>'
     bases = "".join(_base_row(studio, b) for b in studio.models.bases())
-    return card(f'<div class="list">{own}</div>', title="LoRAs trained here") + card(
-        f'<div class="list">{bases}</div>', title="Base models"
+    return card(f'<div class="list bare">{own}</div>', title="LoRAs trained here") + card(
+        f'<div class="list bare">{bases}</div>', title="Base models"
     )
 
 
@@ -198,7 +200,7 @@ def _adapter_row(adapter: Model) -> str:
     use = go("Draw with it", look="plain", tab="images", adapter=adapter.id)
     file = f'<a class="button plain" href="download/adapter/{adapter.id}" download>Download</a>'
     return (
-        f"<div><span></span><div><h3>{esc(adapter.name)}</h3><p>{esc(adapter.base)} · called by "
+        f"<div><div><h3>{esc(adapter.name)}</h3><p>{esc(adapter.base)} · called by "
         f"{esc(adapter.trigger_word)} · {moment(adapter.created_at)}</p>{rename}</div>"
         f'<div class="actions">{use}{file}{delete}</div></div>'
     )
@@ -224,7 +226,7 @@ def _base_row(studio: Studio, base: Base) -> str:
         *(["needs a licence click at its hub page"] if base.gated else []),
     ]
     return (
-        f"<div><span></span><div><h3>{esc(base.title)}</h3><p>{esc(base.about)}</p><p>{esc(' · '.join(notes))}</p></div>"
+        f"<div><div><h3>{esc(base.title)}</h3><p>{esc(base.about)}</p><p>{esc(' · '.join(notes))}</p></div>"
         f"<div>{state}</div></div>"
     )
 

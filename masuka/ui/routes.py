@@ -31,6 +31,7 @@ from masuka.ui.markup import address
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 DRAWINGS = frozenset({"home", "datasets", "training", "images", "library"})
+OWN = ("media", "drawing", "fragment", "upload", "download")
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 _FOREVER = "private, max-age=31536000, immutable"
 _MOST_EXPORTED = 2000
@@ -53,6 +54,7 @@ def routes(studio: Studio) -> list[Route]:
         ("/download/adapter/{id:int}", download_adapter, ["GET"]),
         ("/download/diagnostics", download_diagnostics, ["GET"]),
     ]
+    table += [(f"/{name}/{{rest:path}}", nothing, ["GET", "PUT"]) for name in OWN]
     return [Route(path, _bound(studio, handler), methods=methods) for path, handler, methods in table]
 
 
@@ -70,6 +72,11 @@ async def drawing(studio: Studio, request: Request) -> Response:
     if name not in DRAWINGS:
         raise NotFound("There is no such drawing.")
     return _file(request, STATIC / "drawings" / f"{name}.png", "private, max-age=86400")
+
+
+async def nothing(studio: Studio, request: Request) -> Response:
+    """404: Gradio would answer an unknown address below ours with the page itself."""
+    raise NotFound("There is nothing at this address.")
 
 
 async def fragment_item(studio: Studio, request: Request) -> Response:

@@ -98,7 +98,7 @@ def show(served: Served, settings: Settings) -> None:
 def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessions) -> tuple[FastAPI, str]:
     from starlette.middleware import Middleware
 
-    from masuka.ui.build import launch_settings
+    from masuka.ui.build import in_a_loop, launch_settings
     from masuka.ui.routes import routes
 
     door = Door(
@@ -108,14 +108,15 @@ def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessi
         starting=True,
     )
     workspace = settings.workspace
-    try:
-        app, address, _ = page.launch(
+
+    def launch() -> tuple[FastAPI, str, str]:
+        launched: tuple[FastAPI, str, str] = page.launch(
             server_name=settings.host,
             server_port=settings.port or None,
             prevent_thread_lock=True,
             inbrowser=False,
             auth_dependency=_name_of_request,
-            blocked_paths=[str(p) for p in (studio.store.path, workspace.secrets, workspace.jobs)],
+            blocked_paths=[str(p) for p in (workspace.database, workspace.secrets, workspace.jobs)],
             app_kwargs={
                 "middleware": [Middleware(Gate, door=door)],
                 "routes": routes(studio),
@@ -125,6 +126,10 @@ def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessi
             },
             **launch_settings(),
         )
+        return launched
+
+    try:
+        app, address, _ = in_a_loop(launch)
     except OSError as error:
         raise Conflict(
             f"Port {settings.port} is taken.", "Choose another one in MASUKA_PORT, or 0 for a free one."

@@ -11,7 +11,7 @@ from masuka.studio import Studio
 from masuka.ui.kit import Outcome, Payload, Region, Tab, values_of
 from masuka.ui.markup import button, card, chip, download, esc, facts
 from masuka.ui.view import View
-from masuka.ui.words import gib, moment
+from masuka.ui.words import gib, moment, plural
 
 KEY_FORM = "settings-key"
 KEYS = {
@@ -37,10 +37,10 @@ def draw_keys(studio: Studio, view: View) -> str:
     """Which keys are there; never a value."""
     present = studio.preferences.keys()
     rows = "".join(
-        f"<div><span></span><div><h3>{esc(title)}</h3><p>{esc(name)}</p></div>{chip(*_STATES[present.get(name, '')])}</div>"
+        f"<div><div><h3>{esc(title)}</h3><p>{esc(name)}</p></div>{chip(*_STATES[present.get(name, '')])}</div>"
         for name, title in KEYS.items()
     )
-    return card(f'<div class="list">{rows}</div>', title="Keys for outside services")
+    return card(f'<div class="list bare">{rows}</div>', title="Keys for outside services")
 
 
 def draw_key_form(studio: Studio, view: View) -> str:
@@ -63,26 +63,31 @@ def draw_storage(studio: Studio, view: View) -> str:
     workspace = studio.workspace
     rows = [
         ("Workspace", f"<code>{esc(workspace.root)}</code>"),
-        ("Database", f"<code>{esc(workspace.database)}</code>"),
+        ("Database", f"<code>{esc(studio.store.path)}</code>"),
         ("Pictures", f"<code>{esc(workspace.media)}</code>"),
         ("LoRAs", f"<code>{esc(workspace.adapters)}</code>"),
         ("Models", f"<code>{esc(workspace.models)}</code>"),
         ("Free disk", gib(studio.machine().disk_free_gib)),
     ]
     notices = "".join(f'<div class="notice warn"><p>{esc(n)}</p></div>' for n in studio.notices)
-    return card(facts(rows) + notices, title="Storage")
+    empty_bin = button(
+        "Empty the bin", "settings-empty-bin", confirm="Delete everything in the bin for good?",
+        detail="Pictures that were deleted before can then not be brought back.", yes="Empty it",
+    )  # fmt: skip
+    kept = '<p class="hint">Deleted pictures stay in the bin until it is emptied.</p>'
+    return card(f'{facts(rows)}{notices}{kept}<div class="actions">{empty_bin}</div>', title="Storage")
 
 
 def draw_backups(studio: Studio, view: View) -> str:
     """Backups of the database, and a new one."""
     found = runner.list_backups(studio.workspace.backups)[:BACKUPS_SHOWN]
     rows = "".join(
-        f"<div><span></span><div><h3>{esc(file.name)}</h3><p>{moment(_changed_at(file.stat().st_mtime))}</p></div>"
+        f"<div><div><h3>{esc(file.name)}</h3><p>{moment(_changed_at(file.stat().st_mtime))}</p></div>"
         f"<span class='hint'>{gib(file.stat().st_size / 2**30)}</span></div>"
         for file in found
     )
     listed = (
-        f'<div class="list">{rows}</div>'
+        f'<div class="list bare">{rows}</div>'
         if rows
         else '<p class="hint">No backup yet. One is made before each migration.</p>'
     )
@@ -129,8 +134,13 @@ def on_key(studio: Studio, payload: Payload, view: View) -> Outcome:
 def on_backup(studio: Studio, payload: Payload, view: View) -> Outcome:
     """A fresh, checked copy of the database."""
     studio.actor.must_own()
-    file = runner.backup(studio.workspace.database, backups=studio.workspace.backups)
+    file = runner.backup(studio.store.path, backups=studio.workspace.backups)
     return Outcome(f"Saved as {file.name}.")
+
+
+def on_empty_bin(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """The deleted pictures are gone for good."""
+    return Outcome(f"{plural(studio.library.purge(), 'picture')} deleted for good.")
 
 
 def _changed_at(seconds: float) -> str:
@@ -152,6 +162,6 @@ TAB = Tab(
             Region("help", draw_help, live=False),
         ),
     ),
-    actions={"key": on_key, "backup": on_backup},
+    actions={"key": on_key, "backup": on_backup, "empty-bin": on_empty_bin},
     layout="halves",
 )

@@ -18,13 +18,21 @@ def character_of(studio: Studio, view: View) -> Character | None:
     return next((c for c in studio.characters.list() if c.id == view.character), None)
 
 
-def face(studio: Studio, character: Character, size: int = 26) -> str:
-    """A small round picture of the character: the cover of a data set of theirs."""
+def covers(studio: Studio) -> dict[int, int]:
+    """For each character its picture: the cover of its newest data set."""
+    found: dict[int, int] = {}
     for dataset in studio.datasets.list():
-        if dataset.character_id == character.id and dataset.cover_picture_id:
-            src = media("picture", dataset.cover_picture_id, thumbnail=True)
-            return f'<img src="{src}" alt="" width="{size}" height="{size}">'
-    return ""
+        if dataset.character_id is not None and dataset.cover_picture_id is not None:
+            found.setdefault(dataset.character_id, dataset.cover_picture_id)
+    return found
+
+
+def face(picture_id: int | None, size: int = 26) -> str:
+    """A small round picture; '' where there is none."""
+    if picture_id is None:
+        return ""
+    src = media("picture", picture_id, thumbnail=True)
+    return f'<img src="{src}" alt="" width="{size}" height="{size}">'
 
 
 def draw_header(studio: Studio, view: View) -> str:
@@ -46,15 +54,16 @@ def _characters(studio: Studio, view: View) -> str:
     if not known:
         return ""
     chosen = next((c for c in known if c.id == view.character), None)
+    pictures = covers(studio)
     rows = []
     for character in [None, *known]:
         current = {"aria-current": "true" if character == chosen else None}
         name = character.name if character else "All characters"
         href = address(character=character.id if character else None)
-        image = face(studio, character, 28) if character else ""
+        image = face(pictures.get(character.id), 28) if character else ""
         rows.append(f'<a href="{href}" data-go{attributes(current)}>{image}<span>{esc(name)}</span></a>')
     label = esc(chosen.name) if chosen else "All characters"
-    image = face(studio, chosen) if chosen else ""
+    image = face(pictures.get(chosen.id)) if chosen else ""
     return (
         f'<details class="menu"><summary class="pill" aria-label="Character: {label}">{image}'
         f'<span class="name">{label}</span></summary><div>{"".join(rows)}</div></details>'

@@ -65,7 +65,7 @@ def draw_run(studio: Studio, view: View) -> str:
         return card(
             empty("training", "No training yet. It takes about three minutes with the built-in model.")
         )
-    job = _job_of(studio, run)
+    job = _jobs_by_run(studio).get(run.id)
     samples = studio.training.samples(run.id)
     config = run.config
     total = int(config.get("steps", 0))
@@ -80,14 +80,13 @@ def draw_run(studio: Studio, view: View) -> str:
         f'<div class="actions">{_use(studio, run)}</div></div>'
     )
     progress = job_card(studio, job, log=False) if job else ""
-    chart = card(
-        loss_chart(points, total_steps=total) + _verdict(points), title="Is it learning?", classes="learning"
-    )
+    chart = card(loss_chart(points, total_steps=total) + _verdict(points), title="Is it learning?")
     strip = card(
         _samples(samples, running=bool(job and job.state in UNFINISHED)), title="Samples", classes="samples"
     )
     log = card(log_view(studio, job)) if job else ""
-    return f'{head}<div class="run">{progress}{chart}{strip}{log}{_settings(run)}</div>'
+    left = f'<div class="stack learning">{chart}{log}{_settings(run)}</div>'
+    return f'{head}<div class="run">{progress}{left}{strip}</div>'
 
 
 def draw_runs(studio: Studio, view: View) -> str:
@@ -96,8 +95,11 @@ def draw_runs(studio: Studio, view: View) -> str:
     shown = _run(studio, view)
     if len(runs) < 2:
         return ""
-    rows = "".join(_row(studio, r, current=shown is not None and r.id == shown.id) for r in runs)
-    return card(f'<div class="list">{rows}</div>', title="Trainings")
+    jobs = _jobs_by_run(studio)
+    rows = "".join(
+        _row(studio, r, jobs.get(r.id), current=shown is not None and r.id == shown.id) for r in runs
+    )
+    return card(f'<div class="list bare">{rows}</div>', title="Trainings")
 
 
 def on_start(studio: Studio, payload: Payload, view: View) -> Outcome:
@@ -140,10 +142,13 @@ def _run(studio: Studio, view: View) -> Run | None:
     return next((r for r in runs if r.id in active), runs[0] if runs else None)
 
 
-def _job_of(studio: Studio, run: Run) -> Job | None:
-    if run.job_id is not None:
-        return studio.jobs.get(run.job_id)
-    return next((j for j in studio.jobs.list(kind="train_image", limit=200) if j.run_id == run.id), None)
+def _jobs_by_run(studio: Studio) -> dict[int, Job]:
+    """The newest job of each run."""
+    found: dict[int, Job] = {}
+    for job in studio.jobs.list(kind="train_image", limit=200):
+        if job.run_id is not None:
+            found.setdefault(job.run_id, job)
+    return found
 
 
 def _title_of_base(studio: Studio, base: str) -> str:
@@ -182,12 +187,11 @@ def _settings(run: Run) -> str:
     )
 
 
-def _row(studio: Studio, run: Run, *, current: bool) -> str:
-    job = _job_of(studio, run)
+def _row(studio: Studio, run: Run, job: Job | None, *, current: bool) -> str:
     link = f'<a href="{address(run=run.id)}" data-go{" aria-current=true" if current else ""}>{esc(run.name)}</a>'
     chip = state_chip(job) if job else ""
     return (
-        f"<div{' class=selected' if current else ''}><span></span><div><h3>{link}</h3>"
+        f"<div{' class=selected' if current else ''}><div><h3>{link}</h3>"
         f"<p>{esc(_title_of_base(studio, run.base))} · {moment(run.created_at)}</p></div>{chip}</div>"
     )
 

@@ -23,7 +23,8 @@
   };
 
   /* the view */
-  let view = {}, since = -1, lastPulse = "", lastAnswer = "", lastLook = 0;
+  let view = {}, since = -1, lastPulse = "", lastAnswer = "", lastLook = 0, unfinished = null, filling = null;
+  let answered = Date.now();
   const outbox = [], pending = new Map(), older = new Map(), selected = new Map();
   const readAddress = () => {
     const found = {};
@@ -83,9 +84,11 @@
   /* what the server said */
   const onPulse = () => {
     const pulse = $("pulse");
-    if (!pulse || pulse.outerHTML === lastPulse) return;
-    lastPulse = pulse.outerHTML;
-    if (pulse.dataset.tab !== view.tab) { look(true); return; }
+    if (!pulse || pulse.dataset.n === lastPulse) return;
+    lastPulse = pulse.dataset.n; answered = Date.now();
+    const ended = unfinished !== null && pulse.dataset.unfinished !== unfinished;
+    unfinished = pulse.dataset.unfinished;
+    if (pulse.dataset.tab !== view.tab || ended) { look(true); return; }
     since = Number(pulse.dataset.since);
     banner(pulse.dataset.trouble);
   };
@@ -100,7 +103,7 @@
       if (answer.say) toast(answer.say, answer.undo ? { label: "Undo", do: answer.undo[0], with: answer.undo[1] } : null);
       if (answer.clear) forget(answer.clear);
       if (answer.fetch) { const link = make("a", { href: answer.fetch, download: "" }); document.body.append(link); link.click(); link.remove(); }
-      if (answer.fill && answer.fill.form) fill(answer.fill.form, answer.fill.values);
+      if (answer.fill && answer.fill.form) { filling = { ...answer.fill, until: Date.now() + 10000 }; fill(); }
       selected.clear(); applySelection();
       if (Object.keys(answer.go || {}).length) { closeViewer(); change(answer.go); } else look(true);
     } else {
@@ -204,7 +207,7 @@
   const remember = (form) => {
     if (form.dataset.remember) {
       const changed = {};
-      for (const field of all("[name]", form)) if (isChanged(field)) changed[field.name] = raw(field);
+      for (const field of all("[name]", form)) if (!field.dataset.viewKey && isChanged(field)) changed[field.name] = raw(field);
       keep("form:" + form.dataset.remember, Object.keys(changed).length ? changed : null);
     }
     markChanged(form);
@@ -222,13 +225,18 @@
     if (form.dataset.recalled) return;
     form.dataset.recalled = "yes";
     const changed = form.dataset.remember ? kept("form:" + form.dataset.remember) || {} : {};
-    for (const field of all("[name]", form)) if (field.name in changed && !(field.tagName === "SELECT" && ![...field.options].some((o) => o.value === changed[field.name]))) set(field, changed[field.name]);
-    markChanged(form); label(form);
+    const offers = (field, text) => field.tagName !== "SELECT" || [...field.options].some((o) => o.value === text);
+    for (const field of all("[name]", form)) {
+      if (field.dataset.viewKey) set(field, field.dataset.default);
+      else if (field.name in changed && offers(field, changed[field.name])) set(field, changed[field.name]);
+    }
+    markChanged(form); label(form); fill();
   };
-  const fill = (id, given) => {
-    const form = $(id);
-    if (!form) { keep("fill:" + id, given); return; }
-    for (const field of all("[name]", form)) if (field.name in given) set(field, given[field.name]);
+  const fill = () => {
+    const form = filling && $(filling.form);
+    if (!form) return;
+    if (Date.now() > filling.until) { filling = null; return; }
+    for (const field of all("[name]", form)) if (field.name in filling.values && !field.dataset.viewKey) set(field, filling.values[field.name]);
     remember(form); label(form);
   };
   const forget = (id) => {
@@ -277,7 +285,7 @@
   };
 
   /* the viewer */
-  let tiles = [], at = 0;
+  let tiles = [], at = 0, linked = "";
   const viewer = () => {
     let box = $("viewer");
     if (box) return box;
@@ -293,7 +301,10 @@
       if (event.key === "ArrowLeft") turn(-1);
       if (event.key === "ArrowRight") turn(1);
     });
-    box.addEventListener("close", () => { tiles[at]?.querySelector("[data-open]")?.focus(); });
+    box.addEventListener("close", () => {
+      if (view.item && view.section !== "queue") { delete view.item; writeAddress(false); }
+      tiles[at]?.querySelector("[data-open]")?.focus();
+    });
     document.body.append(box);
     return box;
   };
@@ -308,6 +319,7 @@
     if (!tiles.length) return;
     at = (at + by + tiles.length) % tiles.length;
     const tile = tiles[at], box = viewer(), image = box.querySelector(".stage img");
+    if (view.tab === "library" && tile.dataset.id) { view.item = linked = tile.dataset.id; writeAddress(false); }
     image.src = tile.dataset.full; image.alt = tile.querySelector("img")?.alt || "";
     const side = box.querySelector("aside");
     if (!tile.dataset.side) {
@@ -319,6 +331,20 @@
     if (tiles[at] !== tile) return;
     if (answer.ok) side.innerHTML = text; else side.textContent = "This is gone.";
     after();
+  };
+  /* a link to one picture opens it, wherever in the list it stands */
+  const openLinked = () => {
+    if (view.tab !== "library" || !view.item || view.section === "queue" || linked === view.item) return;
+    if (!document.querySelector("[data-region='library-body']")) return;
+    linked = view.item;
+    const tile = document.querySelector(`#page-library .tile[data-id="${CSS.escape(view.item)}"]`);
+    if (tile) { open(tile); return; }
+    const figure = make("figure", {}, make("img", { alt: "" }));
+    Object.assign(figure.dataset, { id: view.item, full: `media/item/${view.item}`, side: `fragment/item/${view.item}` });
+    tiles = [figure]; at = 0;
+    const box = viewer();
+    if (!box.open) box.showModal();
+    turn(0);
   };
   const closeViewer = () => { const box = $("viewer"); if (box && box.open) box.close(); };
 
@@ -466,8 +492,18 @@
   window.addEventListener("popstate", () => { view = readAddress(); showTab(); older.clear(); selected.clear(); look(true); });
   window.addEventListener("focus", () => { if (Date.now() - lastLook > 2000) look(false); });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) look(false); });
-  window.addEventListener("offline", () => banner("The connection is lost. What runs goes on; this page comes back by itself."));
-  window.addEventListener("online", () => { banner(""); look(true); });
+  const lost = "The app does not answer. What runs goes on; this page comes back by itself.";
+  const realFetch = window.fetch.bind(window);
+  window.fetch = async (...given) => {
+    const answer = await realFetch(...given);
+    if (answer.status === 401) location.assign("login");
+    return answer;
+  };
+  setInterval(async () => {
+    if (document.hidden || Date.now() - answered < 45000) return;
+    const alive = await realFetch("healthz").then((answer) => answer.ok, () => false);
+    if (alive) look(true); else banner(lost);
+  }, 5000);
 
   /* after each change of the page */
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
@@ -480,22 +516,23 @@
     }
   };
   const after = () => {
-    onPulse(); onAnswer(); showTab(); localTimes(); keepOlder(); applySelection();
-    for (const form of all("form.form")) {
-      recall(form);
-      const waiting = kept("fill:" + form.id);
-      if (waiting) { keep("fill:" + form.id, null); fill(form.id, waiting); }
-    }
+    onPulse(); onAnswer(); showTab(); localTimes(); keepOlder(); applySelection(); openLinked();
+    for (const form of all("form.form")) recall(form);
     for (const box of all("details[id]:not([data-met])")) { box.dataset.met = "yes"; if (kept("open:" + box.id.replace(/\d+/g, ""))) box.open = true; }
   };
   let scheduled = false;
+  /* Gradio adds its style sheets while it loads; ours has the last word. */
+  const style = $("masuka-style");
+  const styleLast = () => { if (style && document.head.lastElementChild !== style) document.head.append(style); };
+  new MutationObserver(styleLast).observe(document.head, { childList: true });
   const start = () => {
+    styleLast();
     view = readAddress(); writeAddress(false); document.body.dataset.tab = view.tab;
     new MutationObserver(() => {
       if (scheduled) return;
       scheduled = true;
       queueMicrotask(() => { scheduled = false; after(); });
-    }).observe(document.body, { childList: true, subtree: true, characterData: false, attributes: true, attributeFilter: ["data-sum", "data-n", "data-since", "data-trouble", "data-remember"] });
+    }).observe(document.body, { childList: true, subtree: true, characterData: false, attributes: true, attributeFilter: ["data-sum", "data-n", "data-remember"] });
     after();
   };
   if (document.body) start(); else document.addEventListener("DOMContentLoaded", start);

@@ -1,0 +1,38 @@
+"""One served page for all tests of its routes, with workers, on a free port."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from masuka.config import Settings, Workspace
+from masuka.ui.serve import Served, serve
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    before = Path.cwd()
+    workspace = Workspace(tmp_path_factory.mktemp("studio"))
+    page = serve(Settings(workspace=workspace, port=0, allowed_hosts=("studio.example",)))
+    yield page
+    page.close()
+    os.chdir(before)
+
+
+@pytest.fixture
+def anonymous(served: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.address, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def inside(served: Served) -> Iterator[httpx.Client]:
+    """A browser that has used a link."""
+    with httpx.Client(base_url=served.address, trust_env=False) as client:
+        answer = client.get("/", params={"token": served.sessions.new_token(1)})
+        assert answer.status_code == 303
+        yield client
