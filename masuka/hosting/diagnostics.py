@@ -19,6 +19,7 @@ from masuka.config import Settings
 from masuka.hosting.doctor import examine
 from masuka.hosting.machine import machine
 from masuka.hosting.runtime import detect
+from masuka.store.opening import database_file
 
 LOG_BYTES = 200_000
 JOB_FIELDS = (
@@ -61,7 +62,7 @@ def report(settings: Settings, jobs: Iterable[Any] = ()) -> dict[str, Any]:
         "findings": [finding.as_dict() for finding in examine(settings)],
         "settings": {
             "workspace": str(settings.workspace.root),
-            "database": str(settings.workspace.database),
+            "database": str(database_file(settings.workspace)),
             "media": str(settings.workspace.media),
             "host": settings.host,
             "port": settings.port,
