@@ -31,7 +31,7 @@ Example = tuple[torch.Tensor, str]
 
 
 class Pictures(Dataset[Example]):
-    """Pictures decoded once and kept as tensors, as the example does, with their captions."""
+    """Pictures with captions, decoded once and kept as tensors."""
 
     def __init__(self, files: list[Path], captions: list[str], side_px: int) -> None:
         self._captions = captions

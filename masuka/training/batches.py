@@ -22,7 +22,7 @@ RESIDENT_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Micro:
-    """One micro-step's input: latents with noise, noise levels, text and what to predict."""
+    """One micro-step's input: noisy latents, noise levels, text, what to predict."""
 
     noisy: Tensor
     sigmas: Tensor

@@ -71,7 +71,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The pictures of one shape: their posteriors stacked, and which picture each row is."""
+    """The pictures of one shape: posteriors, stacked, and which picture each row is."""
 
     shape: Shape
     posterior: Mapping[str, Tensor]
@@ -115,7 +115,7 @@ class CacheFolder:
 
 
 def cache_texts(source: Source, folder: Path, texts: Sequence[str], reporter: Reporter) -> Texts:
-    """The embeddings of every distinct text, the empty one always among them and first.
+    """The embeddings of every distinct text, the empty one always first.
 
     Encoders are loaded only for what is missing, and are gone when this returns.
     """

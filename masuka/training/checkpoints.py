@@ -11,15 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -33,7 +30,7 @@ STATE = "state.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`step` optimiser steps are done; `groups` are tensors, `state` is plain JSON values."""
+    """The state after `step` steps: tensors in `groups`, JSON values in `state`."""
 
     step: int
     groups: Mapping[str, Mapping[str, Tensor]]
@@ -119,33 +116,6 @@ class CheckpointFolder:
                 f"The checkpoint of this run was made with another {names}.",
                 "Start a new training, or bring back what was changed.",
             )
-
-
-def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, plain values) of every global random generator, each CUDA device by itself."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()
-    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))}
-    for device in range(torch.cuda.device_count()):
-        tensors[f"cuda{device}"] = torch.cuda.get_rng_state(device)
-    version, numbers, following = random.getstate()
-    plain = {
-        "python": [version, list(numbers), following],
-        "numpy": [str(name), int(position), int(has_gauss), float(gauss)],
-    }
-    return tensors, plain
-
-
-def restore_random_state(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-    """Sets what `random_state` read; a CUDA device that is not here is left out."""
-    version, numbers, following = plain["python"]
-    random.setstate((version, tuple(numbers), following))
-    name, position, has_gauss, gauss = plain["numpy"]
-    keys = tensors["numpy"].numpy().astype(np.uint32)
-    np.random.set_state((name, keys, position, has_gauss, gauss))
-    torch.set_rng_state(tensors["torch"])
-    for device in range(torch.cuda.device_count()):
-        if f"cuda{device}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"cuda{device}"], device)
 
 
 def _described(file: Path) -> dict[str, Any]:

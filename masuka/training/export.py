@@ -44,7 +44,7 @@ CHECK = "reload_check"
 
 @dataclass(frozen=True)
 class Exported:
-    """The file, its SHA-256, how much of it a fresh load applied, and the side-car's content."""
+    """The file, its hash, what a fresh load applied, and the side-car's content."""
 
     file: Path
     sha256: str
@@ -128,7 +128,7 @@ def metadata_of(plan: Plan, picture: Path | None, *, started_at: str) -> dict[st
 
 
 def explain(plan: Plan, file: Path, report: AdapterReport, losses: Sequence[float]) -> dict[str, Any]:
-    """The side-car: all that is needed to use the LoRA, to trust it and to make it again."""
+    """The side-car: all it takes to use the LoRA, to trust it, to make it again."""
     last = losses[-max(1, len(losses) // 10) :]
     return {
         "file": file.name,
@@ -171,7 +171,7 @@ def versions() -> dict[str, str]:
 
 
 def stamp_hashes(file: Path) -> None:
-    """Adds the hashes by which LoRA sites and tools recognise a file: of its tensors alone.
+    """Adds the hashes of the tensors by which LoRA sites recognise a file.
 
     As kohya's sd-scripts computes them (`train_util.precalculate_safetensors_hashes`):
     over a file whose header has the ss_* keys only.

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import torch
 from torch import nn
 
 from masuka.errors import Stop
@@ -31,21 +30,24 @@ from masuka.training.order import Order
 from masuka.training.pictures import check_pictures
 from masuka.training.plan import Plan, plan_of
 from masuka.training.quick import keep_freed_memory
+from masuka.training.randomness import own_randomness
 from masuka.training.samples import Sample, Sampler, texts_for
 
 STEPS_IN_MEDIAN = 50
 
 
 def run(params: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """The trained LoRA's file, steps, seconds and how many layers a fresh load applied.
+    """The LoRA's file, steps, seconds and how many layers a fresh load applied.
 
     Raises InvalidInput for a picture that is missing, changed or damaged, Conflict for a
     run folder of another training, NoAccelerator, OutOfMemory, OutOfDisk, and TrainingError
     for a loss that is not finite. On Stop('pause') a checkpoint is written first.
     """
     started = time.monotonic()
-    with plain_errors(), torch.random.fork_rng():
-        training = prepare(params, reporter)
+    quiet_libraries()
+    plan = plan_of(params)
+    with plain_errors(), own_randomness(plan.request.seed):
+        training = prepare(plan, reporter)
         steps_before = len(training.losses)
         training.run()
         reporter.stage("Saving")
@@ -62,10 +64,8 @@ def run(params: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def prepare(params: Mapping[str, Any], reporter: Reporter) -> Training:
+def prepare(plan: Plan, reporter: Reporter) -> Training:
     """The training with its caches filled and its denoiser loaded, where it was left."""
-    quiet_libraries()
-    plan = plan_of(params)
     if plan.device == "cpu":
         keep_freed_memory()
     reporter.stage("Checking pictures")

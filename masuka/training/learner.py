@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from masuka.errors import TrainingError
 from masuka.jobs.reporter import Reporter
 from masuka.training.batches import Batches, Micro
-from masuka.training.checkpoints import Checkpoint, random_state, restore_random_state
+from masuka.training.checkpoints import Checkpoint
 from masuka.training.lora import FlatWeights, LeanLayers, inject, together
 from masuka.training.optimizers import (
     build_optimizer,
@@ -33,6 +32,7 @@ from masuka.training.optimizers import (
 from masuka.training.order import Order, step_seed
 from masuka.training.plan import Plan
 from masuka.training.quick import plain_attention
+from masuka.training.randomness import random_state, restore_random_state
 
 LARGE_PARAMETERS = 1_000_000_000
 """From this size on, 'auto' recomputes activations: they would not fit beside the weights."""
@@ -50,7 +50,7 @@ class Measured:
 
 
 class Learner:
-    """A denoiser that learns; `text_encoder` is the family's encoder when it learns too."""
+    """A denoiser that learns; `text_encoder` is given when it learns too."""
 
     def __init__(
         self, plan: Plan, batches: Batches, order: Order, reporter: Reporter, *, text_encoder: Any = None
@@ -138,7 +138,7 @@ class Learner:
 
     @contextmanager
     def as_peft(self) -> Iterator[None]:
-        """Within it the layers show the result (the average, if there is one) as peft runs it."""
+        """Within it peft runs the layers, with the result (the average, if any)."""
         for layers in self._lean:
             layers.off()
         self.weights.show_result()
@@ -208,7 +208,6 @@ def _accelerator(plan: Plan) -> Accelerator:
         cpu=plan.device == "cpu",
         mixed_precision=precision,
         gradient_accumulation_steps=plan.request.gradient_accumulation_steps,
-        project_dir=str(Path(plan.run_folder)),
     )
 
 

@@ -24,7 +24,7 @@ ALIGNMENT = 64
 
 
 def inject(module: nn.Module, *, targets: str, rank: int, alpha: int) -> dict[str, nn.Parameter]:
-    """The LoRA's parameters by name, freshly injected into the module and trainable alone.
+    """The LoRA's parameters by name, freshly injected, the only trainable ones.
 
     Raises InvalidInput when the pattern names no layer.
     """
@@ -86,7 +86,7 @@ class FlatWeights:
             self._working.copy_(self.master.data)
 
     def show_result(self) -> None:
-        """Lets the layers compute with the average, where there is one, until `show_training`."""
+        """Lets the layers compute with the average, if any, until `show_training`."""
         if self.average is not None:
             for name, weight in self._layers.items():
                 weight.data = self._slice(self.average, name).to(weight.dtype)
@@ -97,7 +97,7 @@ class FlatWeights:
             weight.data = self._slice(self._working, name)
 
     def update_average(self, step: int) -> None:
-        """Moves the average towards the master; early steps count more, so that it starts warm."""
+        """Moves the average towards the master; early steps count more."""
         if self.average is not None:
             decay = min(self._decay, (1 + step) / (10 + step))
             self.average.lerp_(self.master.data, 1 - decay)
@@ -164,7 +164,7 @@ class _LeanLora(torch.autograd.Function):
 
 
 class LeanLayers:
-    """The LoRA layers of a module that can run `_LeanLora` instead of peft's own forward.
+    """The LoRA layers that can run `_LeanLora` instead of peft's own forward.
 
     Layers that peft treats specially (quantised bases, DoRA) are left to peft, and all are
     while they are `off`: only then may there be other adapters beside this one.

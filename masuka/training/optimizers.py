@@ -70,7 +70,7 @@ def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, plain values) of an optimiser over one parameter; `restore_optimizer` undoes it."""
+    """(tensors, plain values) of an optimiser over one parameter."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}

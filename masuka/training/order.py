@@ -71,5 +71,5 @@ class Order:
 
 
 def step_seed(seed: int, step: int, micro_step: int) -> int:
-    """A seed of its own for each micro-step: noise, noise levels, caption dropout, draws."""
+    """A seed of its own for each micro-step: noise, levels, caption dropout."""
     return random.Random(f"{seed}/step/{step}/{micro_step}").getrandbits(63)

@@ -50,7 +50,7 @@ def pictures_of(params: Mapping[str, Any]) -> list[Picture]:
 
 
 def check_pictures(pictures: Sequence[Picture], reporter: Reporter) -> list[tuple[int, int]]:
-    """(width, height) of every picture, each one read whole and compared with its hash.
+    """(width, height) of every picture, each read whole and compared with its hash.
 
     Raises InvalidInput, naming the file, for the first that is missing, changed or damaged.
     """
@@ -65,7 +65,7 @@ def check_pictures(pictures: Sequence[Picture], reporter: Reporter) -> list[tupl
 
 
 def shapes_for(resolution_px: int, *, step: int, shortest: int, longest: int) -> list[Shape]:
-    """The buckets of at most `resolution_px`² pixels, sides multiples of the family's step.
+    """The buckets of at most `resolution_px`² pixels, sides multiples of `step`.
 
     `shortest` and `longest` are the sides that the model takes; a model of one size has
     one bucket. Never empty: the square is always among them.
@@ -87,7 +87,7 @@ def nearest_shape(width: int, height: int, shapes: Sequence[Shape]) -> Shape:
 
 
 def pixels_of(file: Path, shape: Shape) -> Tensor:
-    """The picture as (3, H, W) in [-1, 1]: scaled to cover the bucket, cropped at the centre."""
+    """The picture as (3, H, W) in [-1, 1], scaled to the bucket, cut at the centre."""
     with Image.open(file) as opened:
         picture = opened.convert("RGB")
     scale = max(shape.width / picture.width, shape.height / picture.height)

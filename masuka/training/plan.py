@@ -56,7 +56,12 @@ class Plan:
 
     @property
     def source(self) -> Source:
-        return Source(self.family, self.folder, self.device, self.dtype)
+        """The encoders that fill the caches: bf16 on GPUs that have it, else fp32.
+
+        They run once, and in fp16 the VAE and T5 of many models overflow.
+        """
+        exact = self.device == "cpu" or self.dtype == torch.float16
+        return Source(self.family, self.folder, self.device, torch.float32 if exact else self.dtype)
 
     def shapes(self, sizes: list[tuple[int, int]]) -> list[Shape]:
         """The bucket of each picture of that size."""
@@ -138,12 +143,13 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
 
 
 def _dtype(device: str, family: Family, setting: str) -> torch.dtype:
-    """The format to train in; on a CPU 'auto' takes bf16 where it multiplies matrices in it.
+    """The format to train in; on a CPU, auto is bf16 where it has such instructions.
 
     Measured on two cores with avx512_bf16: the FIGURE of fp32's time per step; without
     such instructions bf16 is emulated and slower.
     """
     if device == "cpu" and setting == "auto":
-        known = torch.cpu.get_capabilities()
+        # Older torch (before 2.13's `get_capabilities`) does not say: fp32 is right everywhere.
+        known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return torch.bfloat16 if known.get("avx512_bf16") or known.get("amx_bf16") else torch.float32
     return choose_dtype(device, family, setting)

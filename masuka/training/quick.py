@@ -30,7 +30,7 @@ def plain_attention(device: str, dtype: torch.dtype, resolution_px: int) -> Iter
     if device != "cpu" or dtype != torch.bfloat16 or resolution_px > SHORT_SEQUENCE_PX:
         yield
         return
-    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
     # The flag is torch's for every device, in spite of its place.
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     try:
@@ -41,7 +41,7 @@ def plain_attention(device: str, dtype: torch.dtype, resolution_px: int) -> Iter
 
 
 def keep_freed_memory() -> None:
-    """Lets this process reuse the memory of one step in the next instead of asking for it anew.
+    """Lets this process reuse one step's memory in the next.
 
     glibc gives every large block back and the kernel clears it again: a tenth of a small
     model's step. Elsewhere than on glibc this does nothing.

@@ -87,7 +87,7 @@ class Sampler:
 
 
 def live_pipeline(plan: Plan, denoiser: nn.Module, text_encoder: nn.Module | None = None) -> Any:
-    """The family's pipeline around loaded models, without the text encoders that are not given.
+    """The family's pipeline around loaded models, text encoders only if given.
 
     A diffusers checkpoint names its parts in `model_index.json`; a loaded model is the part
     of its own class.

@@ -10,13 +10,8 @@ import pytest
 import torch
 
 from masuka.errors import Conflict
-from masuka.training.checkpoints import (
-    MANIFEST,
-    Checkpoint,
-    CheckpointFolder,
-    random_state,
-    restore_random_state,
-)
+from masuka.training.checkpoints import MANIFEST, Checkpoint, CheckpointFolder
+from masuka.training.randomness import own_randomness, random_state, restore_random_state
 
 IDENTITY = {"base": "pocket", "rank": 4}
 
@@ -103,3 +98,18 @@ def test_every_random_generator_goes_on_where_it_was() -> None:
         assert [draw() for _ in range(3)] == expected
     finally:
         restore_random_state(*before)
+
+
+def test_a_training_has_random_numbers_of_its_own() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.normal()), float(torch.rand(()))
+
+    before = random_state()
+    expected = draw()
+    restore_random_state(*before)
+    with own_randomness(5):
+        first = draw()
+    assert draw() == expected
+    with own_randomness(5):
+        assert draw() == first
+    restore_random_state(*before)

@@ -104,8 +104,8 @@ def test_the_file_changes_what_the_stock_pipeline_computes(finished: Any) -> Non
     average = load_file(max(Path(params["run_folder"], "checkpoints").glob("step-*")) / "average.safetensors")
     for name, weight in loaded.items():
         kept = average[f"denoiser:{name.replace('.mira', '')}"]
-        assert torch.allclose(weight, kept, atol=1e-2 * float(kept.abs().max()))
-        assert float(weight.abs().sum()) > 0
+        assert torch.allclose(weight.detach(), kept, atol=1e-2 * float(kept.abs().max()))
+        assert float(weight.detach().abs().sum()) > 0
 
 
 @pytest.mark.parametrize(("after_step", "checks"), [(3, 0), (3, 5)])
@@ -169,7 +169,7 @@ def test_the_text_encoder_learns_where_asked(tmp_path: Path) -> None:
     assert result["applied"] == result["total"]
 
 
-def test_learning_lowers_the_loss_and_the_seed_decides(tmp_path: Path) -> None:
+def test_the_seed_decides_the_training(tmp_path: Path) -> None:
     one = Job(tmp_path / "a")
     one.run(train_params(tmp_path / "a", steps=3, seed=1))
     same, other = Job(tmp_path / "b"), Job(tmp_path / "c")
