@@ -35,6 +35,18 @@ def test_a_job_runs_here_and_tells_as_it_goes(desk: Desk) -> None:
     assert workers_of(desk.settings) == []
 
 
+def test_a_stage_shows_at_once_although_nothing_follows_it(desk: Desk) -> None:
+    job = desk.add("count", total=5)
+    shown: list[str] = []
+
+    def look(event: dict[str, Any]) -> None:
+        shown.append(desk.get(job).stage)
+
+    run(desk, job, on_event=look)
+    assert shown[0] == ""
+    assert shown[2] == "Counting", "the event after the stage finds it written"
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [("refuse", "There are 0 pictures."), ("raise_bug", "Something went wrong"), ("run_out_of_gpu", "GPU")],
