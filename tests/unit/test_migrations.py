@@ -16,7 +16,7 @@ from masuka.config import Workspace
 from masuka.errors import Conflict, Damaged, Locked, NotFound, SchemaTooNew
 from masuka.requests.actor import Actor
 from masuka.store import characters
-from masuka.store.connect import Store
+from masuka.store.connect import Store, connect
 from masuka.store.migrations import MIGRATIONS
 from masuka.store.migrations.runner import (
     Step,
@@ -242,6 +242,28 @@ def test_restore_refuses_while_the_database_is_open(workspace: Workspace) -> Non
     assert names(workspace.database) == ["Mira", "after"]
 
 
+def test_restore_without_wal(workspace: Workspace) -> None:
+    """A reader is seen and waited for; an idle program goes on with the restored rows."""
+    path = workspace.database
+    Store.open(workspace).close()
+    add_name(path, "Mira")
+    saved = backup(path, backups=workspace.backups)
+    add_name(path, "Zoe")
+    with closing(connect(path)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+    with Store(path) as idle, closing(connect(path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM characters").fetchone()
+        with pytest.raises(Locked, match="is open"):
+            restore(path, saved, backups=workspace.backups)
+        reader.execute("ROLLBACK")
+        assert len(characters.list_characters(idle, actor=OWNER)) == 2
+        restore(path, saved, backups=workspace.backups)
+        assert [c.name for c in characters.list_characters(idle, actor=OWNER)] == ["Mira"]
+        characters.add_character(idle, actor=OWNER, name="after", trigger_word="t1")
+    assert names(path) == ["Mira", "after"]
+
+
 def test_restore_refuses_what_is_no_good(workspace: Workspace, tmp_path: Path) -> None:
     path = workspace.database
     Store.open(workspace).close()
@@ -299,7 +321,7 @@ from pathlib import Path
 from masuka.config import Workspace
 from masuka.requests.actor import Actor
 from masuka.store import characters
-from masuka.store.connect import Store
+from masuka.store.connect import Store, connect
 sys.stdin.readline()
 with Store.open(Workspace(Path(sys.argv[1]))) as store:
     characters.add_character(store, actor=Actor(1), name=sys.argv[2], trigger_word="t1")

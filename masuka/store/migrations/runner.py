@@ -25,6 +25,7 @@ from masuka.store.driver import in_words, sqlite3, version, wal_is_safe
 from masuka.store.migrations import MIGRATIONS, Migration, as_set, names_of
 
 LOCK_TIMEOUT_S = 60.0
+BUSY_RESTORE_MS = 500
 
 
 @dataclass(frozen=True)
@@ -182,12 +183,8 @@ def restore(path: Path, chosen: Path, *, backups: Path) -> Path | None:
     if not health.applied:
         raise Conflict(f"{chosen.name} is no backup of MASUKA.", "Choose a file of the backups folder.")
     with alone(path):
-        replaced = _set_aside(path, backups)
-        fresh = path.with_name(path.name + ".new")
-        shutil.copyfile(chosen, fresh)
-        _flush(fresh)
-        fresh.replace(path)
-        _flush(path.parent)
+        replaced, usable = _set_aside(path, backups)
+        (_copy_into if usable else _put_in_place)(chosen, path)
     return replaced
 
 
@@ -229,15 +226,16 @@ def _keep(part: Path, backups: Path) -> Path:
     raise StoreError("There are 10,000 backups of this second.", "Move them away.")
 
 
-def _set_aside(path: Path, backups: Path) -> Path | None:
-    """Backs up the file that is about to be replaced, also when it is damaged.
+def _set_aside(path: Path, backups: Path) -> tuple[Path | None, bool]:
+    """The backup of the file that is about to be replaced, and whether that file is sound.
 
     Leaving WAL needs the file alone, so it tells whether another program has it open.
     """
     if not path.exists():
-        return None
+        return None, False
     try:
         with closing(connect(path)) as db:
+            db.execute(f"PRAGMA busy_timeout = {BUSY_RESTORE_MS}")
             kept = write_backup(db, backups)
             db.execute("PRAGMA journal_mode = DELETE")
             db.execute("BEGIN EXCLUSIVE")
@@ -245,12 +243,31 @@ def _set_aside(path: Path, backups: Path) -> Path | None:
     except sqlite3.Error as error:
         if isinstance(in_words(error, path), Locked):
             raise Locked("The database is open.", "Stop MASUKA everywhere, then restore.") from error
-        kept = _keep_damaged(path, backups)
+        return _keep_damaged(path, backups), False
     except Damaged:
-        kept = _keep_damaged(path, backups)
+        return _keep_damaged(path, backups), False
+    return kept, True
+
+
+def _copy_into(chosen: Path, path: Path) -> None:
+    """Writes the backup's pages into the sound file, in one transaction.
+
+    The file stays the same one: a program that has it open without our knowledge (outside
+    WAL an idle one cannot be seen) goes on with the restored rows, not with a deleted file.
+    """
+    with _told(path), closing(connect(chosen)) as source, closing(connect(path)) as target:
+        source.conn.backup(target.conn)
+
+
+def _put_in_place(chosen: Path, path: Path) -> None:
+    """Puts a copy of the backup where a damaged file or none is."""
     for ending in ("-wal", "-shm", "-journal"):
         path.with_name(path.name + ending).unlink(missing_ok=True)
-    return kept
+    fresh = path.with_name(path.name + ".new")
+    shutil.copyfile(chosen, fresh)
+    _flush(fresh)
+    fresh.replace(path)
+    _flush(path.parent)
 
 
 def _keep_damaged(path: Path, backups: Path) -> Path:
