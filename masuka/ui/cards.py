@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -127,15 +128,18 @@ def picture_tile(shown: Picture, *, selectable: bool = True) -> str:
 
 def item_tile(item: Item, *, selectable: bool = False) -> str:
     """A finished picture: opens large, can be starred."""
-    star = button("", "images-star", look="quiet", ids=[item.id], on=not item.starred)
-    star = star.replace("<button", f'<button aria-label="Star" aria-pressed="{str(item.starred).lower()}"', 1)
-    star = star.replace('class="button quiet"', 'class="star"', 1)
+    star = {
+        "type": "button", "class": "star", "data-do": "images-star", "aria-label": "Star",
+        "aria-pressed": str(item.starred).lower(),
+        "data-with": json.dumps({"ids": [item.id], "on": not item.starred}),
+    }  # fmt: skip
     return (
         f'<figure class="tile" data-id="{item.id}" data-full="{media("item", item.id)}" '
         f'data-side="fragment/item/{item.id}">'
         f"{_select(item.id, item.prompt) if selectable else ''}"
         f'<button type="button" class="open" data-open>'
-        f"{picture(media('item', item.id, thumbnail=True), item.prompt)}</button>{star}</figure>"
+        f"{picture(media('item', item.id, thumbnail=True), item.prompt)}</button>"
+        f"<button{attributes(star)}></button></figure>"
     )
 
 

@@ -141,7 +141,11 @@ def side_of_picture(studio: Studio, picture_id: int) -> str:
 
 
 def more_pictures(studio: Studio, dataset_id: int, after_id: int) -> tuple[str, str]:
-    """The next page of tiles, and the address of the one after it ('' at the end)."""
+    """The next page of tiles, and the address of the one after it ('' at the end).
+
+    Raises NotFound for a data set that is not there, or not this person's.
+    """
+    studio.datasets.get(dataset_id)
     page = studio.datasets.pictures(dataset_id, after_id=after_id, limit=PAGE)
     return "".join(picture_tile(p) for p in page), _next(dataset_id, page)
 

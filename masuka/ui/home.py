@@ -29,6 +29,7 @@ SAMPLE_NAME = "Sample robot"
 SAMPLE_TRIGGER = "zorbi7"
 FIRST_PROMPT = "{trigger} {class} wearing a crown on a beach"
 FIRST_PICTURES = 4
+POCKET_DRAWS = ("robot", "bot")
 _FILLS = ("import_pictures", "sample_pictures")
 
 
@@ -216,6 +217,10 @@ def _training(studio: Studio, found: Journey) -> tuple[StepState, str, str, str]
         return "done", "Training", "The character is learned.", f'<p class="hint">{again}</p>'
     if not ready or found.dataset is None:
         return "next", "Training", "It learns what stays the same.", ""
+    if found.dataset.class_word not in POCKET_DRAWS:
+        choose = go("Choose a model", look="primary", tab="training", dataset=found.dataset.id)
+        text = f"The built-in model draws robots only; for a {found.dataset.class_word} choose a larger one."
+        return "now", "Training", text, f'<div class="actions sticky">{choose}</div>'
     start = button("Start training", "home-train", look="primary", name="home-train", id=found.dataset.id)
     other = go("Choose settings", look="plain", tab="training", dataset=found.dataset.id)
     estimate = f'<p class="hint">{esc(training_sentence(studio, "pocket", found.dataset.picture_count))}</p>'

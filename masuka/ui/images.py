@@ -84,7 +84,7 @@ def draw_earlier(studio: Studio, view: View) -> str:
             return ""
         sentence = "Nothing drawn yet. Write a sentence and press the button."
         return card(empty("images", sentence))
-    more = f"fragment/items?before={found[-1].id}{_filter(view)}" if len(found) >= PAGE else ""
+    more = f"fragment/items?before={found[-1].id}{_filter(view)}" if len(found) >= PAGE or view.until else ""
     head = f'<div class="row between"><h2>Earlier</h2><span class="hint">{go("Select, search, download", tab="library", section="pictures")}</span></div>'
     return f'<div class="stack">{head}<div>{grid([item_tile(i) for i in found], name="images-grid", more=more, wide=True)}</div></div>'
 

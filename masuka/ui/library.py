@@ -145,7 +145,7 @@ def _pictures(studio: Studio, view: View) -> str:
         text = "No picture matches." if filtered else "Nothing drawn yet."
         return card(empty("library", text, go("Draw some", look="primary", tab="images")))
     more = ""
-    if len(found) >= PAGE:
+    if len(found) >= PAGE or view.until:
         more = "fragment" + address(
             before=found[-1].id, character=view.character, star=int(view.starred), q=view.query, pick=1
         ).replace("?", "/items?", 1)

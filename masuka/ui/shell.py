@@ -6,7 +6,7 @@ from masuka import __version__
 from masuka.store.characters import Character
 from masuka.studio import Studio
 from masuka.ui.kit import Region
-from masuka.ui.markup import address, attributes, esc, go, media
+from masuka.ui.markup import address, attributes, esc, media
 from masuka.ui.view import TABS, View
 from masuka.ui.words import duration, gib, plural
 
@@ -81,10 +81,9 @@ def _machine(studio: Studio) -> str:
 def _queue(studio: Studio) -> str:
     running = studio.jobs.list(states=["running"], limit=20)
     waiting = studio.jobs.counts().get("queued", 0)
+    href = address(tab="library", section="queue")
     if not running and not waiting:
-        return go("Nothing running", look="quiet", tab="library", section="queue").replace(
-            'class="button quiet"', 'class="pill"'
-        )
+        return f'<a class="pill" href="{href}" data-go>Nothing running</a>'
     text = f"{len(running)} running" if running else plural(waiting, "job") + " waiting"
     left = [s for job in running if (s := studio.jobs.eta_s(job)) is not None]
     if left:
@@ -94,7 +93,7 @@ def _queue(studio: Studio) -> str:
     done = [job.step / job.total for job in running if job.total]
     share = round(100 * sum(done) / len(done)) if done else 0
     return (
-        f'<a class="pill" href="{address(tab="library", section="queue")}" data-go>'
+        f'<a class="pill" href="{href}" data-go>'
         f'<span class="ring" style="--p:{share}" aria-hidden="true"></span>{esc(text)}</a>'
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from masuka.store.jobs import Job
-from masuka.store.runs import Run
+from masuka.store.runs import Run, Sample
 from masuka.studio import Studio
 from masuka.ui import forms
 from masuka.ui.cards import UNFINISHED, job_card, log_view, sample_tile, state_chip
@@ -160,7 +162,7 @@ def _use(studio: Studio, run: Run) -> str:
     return go("Draw with it", look="primary", tab="images", adapter=made.id) if made else ""
 
 
-def _samples(samples: list, *, running: bool) -> str:  # type: ignore[type-arg]
+def _samples(samples: Sequence[Sample], *, running: bool) -> str:
     if not samples:
         text = "They come at fixed steps, with the same seeds." if running else "None were drawn."
         return f'<p class="hint">{text}</p>'

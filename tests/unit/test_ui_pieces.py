@@ -65,7 +65,7 @@ def test_nothing_typed_becomes_markup(text: str) -> None:
         (markup.facts([("a", markup.esc(text) + "x")]), 4),
         (forms.field("f", TEXT, value=text, rows=3), 6),
         (forms.field("f", TEXT, value=text), 6),
-        (way([("now", text, text, "")]), 7),
+        (way([("now", text, text, "")]), 8),
     ]
     for html, expected in pieces:
         found = tags(html)

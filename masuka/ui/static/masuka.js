@@ -58,7 +58,7 @@
     if ("character" in wanted) keep("character", view.character || null);
     if (!("item" in wanted)) delete view.item;
     if (!TABS.includes(view.tab)) view.tab = "home";
-    older.clear(); selected.clear();
+    dropOlder(); selected.clear();
     writeAddress(push); showTab(); applySelection(); look(true);
     if (view.tab !== before) window.scrollTo(0, 0);
   };
@@ -88,6 +88,7 @@
     lastPulse = pulse.dataset.n; answered = Date.now();
     const ended = unfinished !== null && pulse.dataset.unfinished !== unfinished;
     unfinished = pulse.dataset.unfinished;
+    if (ended) dropOlder();
     if (pulse.dataset.tab !== view.tab || ended) { look(true); return; }
     since = Number(pulse.dataset.since);
     banner(pulse.dataset.trouble);
@@ -370,6 +371,11 @@
     older.set(name, entry); grid.append(...nodes); applySelection();
     sentinels.unobserve(mark); if (entry.next) sentinels.observe(mark);
   };
+  const dropOlder = () => {
+    for (const entry of older.values()) for (const node of entry.nodes) node.remove();
+    older.clear();
+    for (const mark of all("[data-more]")) { sentinels.unobserve(mark); delete mark.dataset.watched; }
+  };
   const keepOlder = () => {
     for (const [name, entry] of older) {
       const grid = document.querySelector(`[data-grid="${name}"]`);
@@ -489,7 +495,7 @@
   document.addEventListener("toggle", (event) => {
     if (event.target.matches("details[id]")) keep("open:" + event.target.id.replace(/\d+/g, ""), event.target.open ? true : null);
   }, true);
-  window.addEventListener("popstate", () => { view = readAddress(); showTab(); older.clear(); selected.clear(); look(true); });
+  window.addEventListener("popstate", () => { view = readAddress(); showTab(); dropOlder(); selected.clear(); look(true); });
   window.addEventListener("focus", () => { if (Date.now() - lastLook > 2000) look(false); });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) look(false); });
   const lost = "The app does not answer. What runs goes on; this page comes back by itself.";

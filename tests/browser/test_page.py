@@ -1,0 +1,242 @@
+"""What a person does on each tab, in a real browser, on a studio with things in it."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from masuka.studio import Studio
+from tests.browser.conftest import DESK, ITEMS, PHONE, App, settled
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+Visit = Callable[..., Page]
+TABS = ("home", "datasets", "training", "images", "library", "settings")
+
+
+def png(colour: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (300, 300), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_tabs_are_links_with_history(full: App, visit: Visit) -> None:
+    page = visit(full)
+    page.get_by_role("link", name="Library").click()
+    settled(page)
+    assert "tab=library" in page.url and "token" not in page.url
+    page.get_by_role("link", name="Queue").click()
+    expect(page.get_by_role("heading", name="All jobs")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#page-library .tile").first).to_be_visible()
+    page.reload()
+    expect(page.locator("#page-library .tile").first).to_be_visible()
+    assert page.title() == "Library · masuka"
+
+
+def test_a_bad_upload_is_refused_with_a_sentence_and_the_good_one_stays(
+    full: App, visit: Visit, tmp_path: Path
+) -> None:
+    with Studio.open(full.settings) as studio:
+        dataset = studio.datasets.create(name="Uploads", trigger_word="upl01", class_word="robot")
+    page = visit(full, tab="datasets", dataset=dataset.id)
+    page.locator(".drop input[type=file]").set_input_files(
+        [
+            {"name": "good.png", "mimeType": "image/png", "buffer": png("red")},
+            {
+                "name": "<img src=x onerror=alert(1)>.png",
+                "mimeType": "image/png",
+                "buffer": b"this is no picture",
+            },
+        ]
+    )
+    expect(page.locator("#page-datasets .tile")).to_have_count(1)
+    refused = page.locator("#page-datasets .notice.warn").first
+    expect(refused).to_contain_text("1 file not added")
+    expect(page.get_by_role("heading", name="Uploads")).to_be_visible()
+    left = [p for p in full.settings.workspace.uploads.iterdir() if p.name != "outgoing"]
+    assert left == []
+
+
+def test_a_value_out_of_range_is_said_under_its_field(full: App, visit: Visit) -> None:
+    page = visit(full, tab="training")
+    steps = page.locator("#training-form-steps")
+    steps.fill("0")
+    steps.blur()
+    error = page.locator("#training-form-steps-error")
+    expect(error).to_be_visible()
+    assert "must be" in error.inner_text()
+    steps.fill("400")
+    expect(error).to_be_hidden()
+
+
+def test_advanced_settings_count_what_was_changed_remember_and_reset(full: App, visit: Visit) -> None:
+    page = visit(full, tab="training")
+    page.locator("#training-form-advanced summary").click()
+    page.locator("#training-form-rank").fill("8")
+    expect(page.locator(".changed")).to_have_text("· 1 changed")
+    page.reload()
+    settled(page)
+    expect(page.locator("#training-form-rank")).to_have_value("8")
+    page.get_by_role("button", name="Reset to defaults").click()
+    expect(page.locator(".changed")).to_have_text("")
+
+
+def test_a_refusal_of_the_studio_is_shown_beside_the_field(full: App, visit: Visit) -> None:
+    page = visit(full, tab="datasets")
+    page.locator("#datasets-new-name").fill("Spark")
+    page.locator("#datasets-new-trigger_word").fill("two words")
+    page.locator("#datasets-new-go").click()
+    expect(page.locator("#datasets-new-trigger_word-error")).to_contain_text("one word")
+    page.locator("#datasets-new-trigger_word").fill("spark9")
+    page.locator("#datasets-new-go").click()
+    expect(page.get_by_role("heading", name="Spark")).to_be_visible()
+    expect(page.locator("#page-datasets .empty")).to_contain_text("No pictures yet")
+
+
+def test_captions_one_and_many(full: App, visit: Visit) -> None:
+    page = visit(full, tab="datasets", dataset=1)
+    page.locator("#page-datasets .tile .open").first.click()
+    page.locator("#viewer textarea").fill("mira7x robot, hand written")
+    page.locator("#viewer").get_by_role("button", name="Save caption").click()
+    expect(page.locator(".toast")).to_contain_text("Caption saved.")
+    page.keyboard.press("Escape")
+    expect(page.locator("#page-datasets .tile figcaption").first).to_have_text("mira7x robot, hand written")
+    for number in (0, 1):
+        page.locator("#page-datasets .pick input").nth(number).check(force=True)
+    bar = page.locator(".selection:visible")
+    expect(bar).to_contain_text("2 selected")
+    bar.get_by_text("Edit captions").click()
+    bar.locator("#datasets-many-text").fill(", soft light")
+    bar.get_by_role("button", name="Change captions").click()
+    expect(page.locator(".toast").last).to_contain_text("2 captions changed.")
+    expect(page.locator("#page-datasets .tile figcaption").first).to_contain_text("soft light")
+
+
+def test_a_picture_is_deleted_only_after_a_yes(full: App, visit: Visit) -> None:
+    page = visit(full, tab="datasets", dataset=1)
+    tiles = page.locator("#page-datasets .tile")
+    expect(tiles.first).to_be_visible()
+    before = tiles.count()
+    page.locator("#page-datasets .pick input").last.check(force=True)
+    page.locator(".selection:visible").get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Keep").click()
+    assert tiles.count() == before
+    page.locator(".selection:visible").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Delete 1 pictures?")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(tiles).to_have_count(before - 1)
+
+
+def test_the_library_pages_searches_stars_and_undoes(full: App, visit: Visit) -> None:
+    page = visit(full, tab="library")
+    tiles = page.locator("#page-library .tile")
+    expect(tiles).to_have_count(40)
+    page.locator("#page-library .tile").last.scroll_into_view_if_needed()
+    page.mouse.wheel(0, 20_000)
+    expect(tiles).to_have_count(80)
+    page.mouse.wheel(0, 20_000)
+    expect(tiles).to_have_count(ITEMS)
+    ids = page.eval_on_selector_all("#page-library .tile", "tiles => tiles.map(t => Number(t.dataset.id))")
+    assert ids == sorted(set(ids), reverse=True)
+
+    page.locator("#library-search").fill("number 7 ")
+    expect(tiles).to_have_count(1)
+    page.locator("#page-library .star").first.click(force=True)
+    page.locator("#library-search").fill("")
+    expect(tiles).to_have_count(40)
+    page.get_by_label("Starred only").check()
+    expect(tiles).to_have_count(1)
+    page.locator("#page-library .pick input").first.check(force=True)
+    page.locator(".selection:visible").get_by_role("button", name="Delete").click()
+    expect(tiles).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(tiles).to_have_count(1)
+
+
+def test_the_viewer_by_keyboard(full: App, visit: Visit) -> None:
+    page = visit(full, tab="library")
+    first = page.locator("#page-library .tile .open").first
+    first.focus()
+    page.keyboard.press("Enter")
+    image = page.locator("#viewer .stage img")
+    expect(image).to_be_visible()
+    before = image.get_attribute("src")
+    page.keyboard.press("ArrowRight")
+    expect(image).not_to_have_attribute("src", before or "")
+    expect(page.locator("#viewer aside")).to_contain_text("<b>${1+1}</b>")
+    page.keyboard.press("Escape")
+    expect(page.locator("#viewer")).to_be_hidden()
+
+
+def test_many_pictures_are_downloaded_as_one_zip(full: App, visit: Visit) -> None:
+    page = visit(full, tab="library")
+    for number in range(3):
+        page.locator("#page-library .pick input").nth(number).check(force=True)
+    with page.expect_download() as waiting:
+        page.locator(".selection:visible").get_by_role("button", name="Download").click()
+    with zipfile.ZipFile(waiting.value.path()) as archive:
+        assert len(archive.namelist()) == 3 and archive.testzip() is None
+
+
+def test_settings_keep_a_key_and_never_show_it(full: App, visit: Visit) -> None:
+    page = visit(full, tab="settings")
+    page.locator("#settings-key-name").select_option("FAL_KEY")
+    page.locator("#settings-key-value").fill("fal-secret-canary-123456")
+    page.locator("#settings-key-go").click()
+    expect(page.locator("#page-settings")).to_contain_text("stored, encrypted")
+    assert "canary" not in page.content()
+    page.locator("#settings-backup").click()
+    expect(page.locator(".toast").last).to_contain_text("Saved as masuka-")
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="Download diagnostics").click()
+    with zipfile.ZipFile(waiting.value.path()) as archive:
+        assert "report.json" in archive.namelist()
+        assert not any(b"canary" in archive.read(name) for name in archive.namelist())
+
+
+def test_two_browsers_see_the_same_without_a_reload(full: App, visit: Visit) -> None:
+    one, two = visit(full, tab="datasets"), visit(full, tab="datasets")
+    one.locator("#datasets-new-name").fill("Shared")
+    one.locator("#datasets-new-trigger_word").fill("shared1")
+    one.locator("#datasets-new-go").click()
+    expect(one.get_by_role("heading", name="Shared")).to_be_visible()
+    two.evaluate("window.dispatchEvent(new Event('focus'))")
+    expect(two.get_by_role("link", name="Shared")).to_be_visible()
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_a_phone_shows_every_tab_without_scrolling_sideways(full: App, visit: Visit, tab: str) -> None:
+    page = visit(full, size=PHONE, tab=tab)
+    wide = page.evaluate("() => [document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide[0] <= wide[1]
+    current = page.locator("#shell-nav a[aria-current]").bounding_box()
+    assert current is not None and current["x"] >= 0 and current["x"] + current["width"] <= PHONE["width"] + 1
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_the_first_action_is_visible_without_scrolling(
+    fresh: App, visit: Visit, size: dict[str, int]
+) -> None:
+    page = visit(fresh, size=size, tab="datasets")
+    box = page.locator("#datasets-new-go").bounding_box()
+    assert box is not None and box["y"] + box["height"] <= size["height"]
+
+
+def test_signing_out_everywhere_shows_the_login_page(tmp_path: Path, visit: Visit) -> None:
+    from tests.browser.conftest import start, stop
+
+    app = start(tmp_path / "home")
+    try:
+        page = visit(app, refused=True, tab="settings")
+        page.get_by_role("button", name="Sign out everywhere").click()
+        page.get_by_role("dialog").get_by_role("button", name="Sign out").click()
+        page.wait_for_url("**/login")
+        expect(page.get_by_role("heading", name="Open masuka")).to_be_visible()
+    finally:
+        stop(app)
