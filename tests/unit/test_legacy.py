@@ -255,6 +255,22 @@ def test_files_that_moved_with_the_database_are_found(
     assert adapter.path == str(moved / "scratch/mira/char/char.safetensors")
 
 
+def test_loras_and_odd_files_in_the_media_folder(store: Store, workspace: Workspace, tmp_path: Path) -> None:
+    root = tmp_path / "MASUKA"
+    old = installation(root)
+    lora = root / "media/loras/Zoe.safetensors"
+    lora.parent.mkdir()
+    lora.write_bytes(b"other weights")
+    (root / "media/loras/stranger.safetensors").write_bytes(b"of nobody")
+    (root / "media/1/bbb.png").write_bytes(b"no picture at all")
+    legacy.import_masuka2(store, old, workspace=workspace)
+    adapters = {model.name: model.path for model in models.list_models(store, actor=OWNER)}
+    assert adapters == {"mira": str(root / "scratch/mira/char/char.safetensors"), "zoe": str(lora)}
+    [dataset] = datasets.list_datasets(store, actor=OWNER)
+    odd = pictures.list_pictures(store, actor=OWNER, dataset_id=dataset.id)[1]
+    assert (odd.width, odd.bytes) == (0, len(b"no picture at all"))
+
+
 def test_files_inside_the_workspace_are_stored_relative(workspace: Workspace) -> None:
     old = installation(workspace.root / "old")
     with Store.open(workspace) as store:
