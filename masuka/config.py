@@ -113,6 +113,14 @@ class Workspace:
         path = Path(path).expanduser()
         return (path if path.is_absolute() else self.root / path).resolve()
 
+    def owns(self, path: Path) -> bool:
+        """True for files that MASUKA made and may delete: those under its root or media.
+
+        What an import left where it was, on a Drive for example, is not owned.
+        """
+        path = path.resolve()
+        return any(path.is_relative_to(home.resolve()) for home in (self.root, self.media))
+
     def relative(self, path: Path) -> str:
         """The path as it is stored: from the root where it lies inside, else absolute."""
         path = path.resolve()

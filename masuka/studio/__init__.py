@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from masuka.config import Settings, Workspace
+from masuka.config import Settings, Workspace, apply_quiet_environment
 from masuka.hosting.machine import Machine, machine
+from masuka.jobs.recovery import recover
 from masuka.jobs.supervisor import Supervisor
 from masuka.requests.actor import Actor
 from masuka.store import changes
@@ -60,12 +61,14 @@ class Studio:
         cell or a test expects; with 'processes', a supervisor runs them in workers.
         """
         settings = settings or Settings.from_environment()
-        settings.workspace.create()
+        apply_quiet_environment(settings.workspace.create())
         store = Store.open(settings.workspace, secret_key=settings.secrets.get("SECRET_KEY"))
         supervisor = None
         if workers == "processes":
             supervisor = Supervisor(store, settings)
             supervisor.start()
+        else:
+            recover(store, settings)
         return cls(Context(settings=settings, store=store, actor=OWNER, supervisor=supervisor))
 
     def acting_as(self, actor: Actor) -> Studio:

@@ -17,8 +17,8 @@ from masuka.requests.datasets import (
     clean_caption,
 )
 from masuka.requests.text import clean_path
+from masuka.store import characters, pictures
 from masuka.store import datasets as rows
-from masuka.store import pictures
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
 from masuka.store.pictures import Picture
@@ -39,6 +39,10 @@ class Datasets:
         """The new, empty data set; raises Conflict when the name is taken."""
         self._context.actor.must_edit()
         wanted = parsed(CreateDataset, request, values)
+        if wanted.character_id is not None:
+            characters.get_character(
+                self._context.store, actor=self._context.actor, id=wanted.character_id
+            )
         return rows.add_dataset(self._context.store, actor=self._context.actor, **wanted.as_dict())
 
     def list(self) -> list[Dataset]:
@@ -71,7 +75,7 @@ class Datasets:
         return self.get(dataset_id)
 
     def delete(self, dataset_id: int) -> None:
-        """Stops what fills the set, then deletes it with its pictures and files."""
+        """Stops its unfinished jobs, trainings too, then deletes the set with its files."""
         self._context.actor.must_edit()
         self.get(dataset_id)
         self._jobs.stop_all(dataset_id=dataset_id)
@@ -180,8 +184,9 @@ class Datasets:
         gone = pictures.delete_pictures(self._context.store, actor=self._context.actor, ids=list(picture_ids))
         for picture in gone:
             file = self._context.workspace.resolve(picture.file)
-            file.unlink(missing_ok=True)
-            keeping.thumbnail_of(file).unlink(missing_ok=True)
+            if self._context.workspace.owns(file):
+                file.unlink(missing_ok=True)
+                keeping.thumbnail_of(file).unlink(missing_ok=True)
         return len(gone)
 
     def export(self, dataset_id: int, to: Path) -> Path:

@@ -69,8 +69,9 @@ class Library:
         gone = rows.purge_items(self._context.store, actor=self._context.actor)
         for item in gone:
             file = self._context.workspace.resolve(item.file)
-            file.unlink(missing_ok=True)
-            _thumbnail(file, self._context.workspace.items).unlink(missing_ok=True)
+            if self._context.workspace.owns(file):
+                file.unlink(missing_ok=True)
+                _thumbnail(file, self._context.workspace.items).unlink(missing_ok=True)
         return len(gone)
 
     def export(self, item_ids: Sequence[int], to: Path) -> Path:

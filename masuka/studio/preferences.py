@@ -1,8 +1,6 @@
-"""What a person set for good: preferences and keys for outside services."""
+"""Keys for outside services that the owner entered for good."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from masuka.config import SECRET_NAMES
 from masuka.errors import InvalidInput
@@ -12,19 +10,10 @@ from masuka.studio.context import Context
 
 
 class Preferences:
-    """Read and write preferences; keys are stored encrypted and never shown again."""
+    """Keys are stored encrypted and never shown again."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The preference, or the default."""
-        found = rows.get_setting(self._context.store, actor=self._context.actor, key=key)
-        return default if found is None else found.value
-
-    def set(self, key: str, value: Any) -> None:
-        """Keeps a JSON value under the key."""
-        rows.set_setting(self._context.store, actor=self._context.actor, key=key, value=value)
 
     def set_key(self, name: str, value: str) -> None:
         """Keeps an outside service's key, encrypted; an empty value forgets it."""

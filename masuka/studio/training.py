@@ -12,7 +12,7 @@ from masuka.generation import prompts
 from masuka.requests.base import Param, params
 from masuka.requests.text import clean_filename
 from masuka.requests.training import TrainImage
-from masuka.store import runs
+from masuka.store import characters, runs
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
 from masuka.store.pictures import Picture
@@ -48,6 +48,8 @@ class Training:
         base = parsed(TrainImage, request, values).base
         wanted = parsed(TrainImage, request, values, train_limits_of(base))
         dataset = self._datasets.get(wanted.dataset_id)
+        if wanted.character_id is not None:
+            characters.get_character(self._context.store, actor=self._context.actor, id=wanted.character_id)
         pictures = self._datasets.every_picture(dataset.id)
         if not pictures:
             raise InvalidInput(

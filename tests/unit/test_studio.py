@@ -14,7 +14,7 @@ from masuka.config import Workspace
 from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from masuka.requests import Actor
 from masuka.requests.datasets import CreateDataset
-from masuka.store import users
+from masuka.store import pictures, users
 from masuka.store.datasets import Dataset
 
 
@@ -170,3 +170,28 @@ def test_the_change_number_grows_with_every_change(studio: Studio) -> None:
     before = studio.changes()
     studio.characters.create(name="Mira", trigger_word="mira7x")
     assert studio.changes() > before
+
+
+def test_a_file_that_masuka_did_not_make_outlives_its_row(
+    studio: Studio, photos: Path, tmp_path: Path
+) -> None:
+    data = studio.datasets.create(name="Imported", trigger_word="mira7x")
+    original = photos / "photo0.png"
+    row = pictures.add_picture(
+        studio.store, actor=studio.actor, dataset_id=data.id, file=str(original), original_name="photo0.png",
+        sha256="0" * 64, width=300, height=200, bytes=original.stat().st_size, caption="",
+    )  # fmt: skip
+    assert row is not None
+    assert studio.datasets.delete_pictures([row.id]) == 1
+    assert original.exists()
+
+
+def test_nothing_hangs_on_a_character_of_somebody_else(studio: Studio, photos: Path) -> None:
+    mira = studio.characters.create(name="Mira", trigger_word="mira7x")
+    guest = users.add_user(studio.store, actor=studio.actor, username="guest", role="editor")
+    other = studio.acting_as(Actor(user_id=guest.id, role="editor", name="guest"))
+    with pytest.raises(NotFound):
+        other.datasets.create(name="Mine", trigger_word="nova9", character_id=mira.id)
+    data = filled(other, photos, "Mine")
+    with pytest.raises(NotFound):
+        other.training.start(dataset_id=data.id, character_id=mira.id)
