@@ -68,10 +68,10 @@ def draw_body(studio: Studio, view: View) -> str:
 
 
 def draw_check(studio: Studio, view: View) -> str:
-    """What stands in the way of a good training; reads every file, so it is not live."""
+    """What stands in the way of a good training; it looks for every file, so it is not live."""
     if view.dataset is None or not studio.datasets.get(view.dataset).picture_count:
         return ""
-    problems = "".join(f"<li>{esc(p)}</li>" for p in studio.datasets.check(view.dataset))
+    problems = "".join(f"<li>{esc(p)}</li>" for p in studio.datasets.check(view.dataset, read_files=False))
     return f'<div class="notice warn"><p>Before a training:</p><ul>{problems}</ul></div>' if problems else ""
 
 

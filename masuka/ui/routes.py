@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 DRAWINGS = frozenset({"home", "datasets", "training", "images", "library"})
 OWN = ("media", "drawing", "fragment", "upload", "download")
+_ASK_FIRST = "private, no-cache"
+"""Ids come again in another workspace or after a restore, so a picture is never good for ever."""
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
-_FOREVER = "private, max-age=31536000, immutable"
 _MOST_EXPORTED = 2000
 Handler = Callable[[Studio, Request], Awaitable[Response]]
 
@@ -63,7 +64,7 @@ async def media(studio: Studio, request: Request) -> Response:
     kind = request.path_params["kind"]
     small = request.query_params.get("thumb") == "1"
     file = await run_in_threadpool(studio.media, kind, request.path_params["id"], thumbnail=small)
-    return _file(request, file, "no-cache" if kind == "preview" else _FOREVER)
+    return _file(request, file, _ASK_FIRST)
 
 
 async def drawing(studio: Studio, request: Request) -> Response:

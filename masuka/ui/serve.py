@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 import webbrowser
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessi
     def launch() -> tuple[FastAPI, str, str]:
         launched: tuple[FastAPI, str, str] = page.launch(
             server_name=settings.host,
-            server_port=settings.port or None,
+            server_port=settings.port or _free_port(settings.host),
             prevent_thread_lock=True,
             inbrowser=False,
             auth_dependency=_name_of_request,
@@ -147,6 +148,14 @@ def person(studio: Studio, user_id: int) -> Actor | None:
     except NotFound:
         return None
     return Actor(user_id=user.id, role=user.role, name=user.username) if user.active else None
+
+
+def _free_port(host: str) -> int:
+    """A port that nobody listens on now; Gradio itself would try a hundred fixed ones."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host.strip("[]"), 0))
+        return int(probe.getsockname()[1])
 
 
 def _name_of_request(request: Any) -> str | None:

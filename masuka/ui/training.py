@@ -123,7 +123,7 @@ def _before(studio: Studio, base: str, dataset_id: int, count: int) -> str:
     if chosen.folder is None:
         fetch = button(f"Download {chosen.title}", "training-download", base=base)
         return f'<div class="notice warn full"><p>{esc(chosen.title)} is not on this machine ({chosen.size_gib:,.1f} GiB).</p>{fetch}</div>'
-    problems = "".join(f"<li>{esc(p)}</li>" for p in studio.datasets.check(dataset_id))
+    problems = "".join(f"<li>{esc(p)}</li>" for p in studio.datasets.check(dataset_id, read_files=False))
     notice = f'<div class="notice warn full"><ul>{problems}</ul></div>' if problems else ""
     estimate = f'<p class="hint full">{esc(training_sentence(studio, base, count))}</p>'
     return f'{notice}{estimate}<div class="sticky full">{start}</div>'

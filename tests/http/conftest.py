@@ -25,14 +25,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def anonymous(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.address, trust_env=False) as client:
+    with httpx.Client(base_url=served.address, trust_env=False, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
 def inside(served: Served) -> Iterator[httpx.Client]:
     """A browser that has used a link."""
-    with httpx.Client(base_url=served.address, trust_env=False) as client:
+    with httpx.Client(base_url=served.address, trust_env=False, timeout=60) as client:
         answer = client.get("/", params={"token": served.sessions.new_token(1)})
         assert answer.status_code == 303
         yield client

@@ -55,13 +55,13 @@ def test_the_page_behind_the_gate_opens_with_a_session(inside: httpx.Client) -> 
 
 def test_a_link_works_once_and_leaves_the_address(served: Served) -> None:
     token = served.sessions.new_token(1)
-    with httpx.Client(base_url=served.address, trust_env=False) as first:
+    with httpx.Client(base_url=served.address, trust_env=False, timeout=60) as first:
         answer = first.get("/", params={"token": token, "tab": "images"})
         assert (answer.status_code, answer.headers["location"]) == (303, "/?tab=images")
         cookie = answer.headers["set-cookie"].lower()
         assert "httponly" in cookie and "samesite=lax" in cookie
         assert "secure" not in cookie.replace("samesite", "")  # plain http on loopback
-    with httpx.Client(base_url=served.address, trust_env=False) as second:
+    with httpx.Client(base_url=served.address, trust_env=False, timeout=60) as second:
         again = second.get("/", params={"token": token})
         assert again.status_code == 401
         assert "used already" in again.text
@@ -70,14 +70,14 @@ def test_a_link_works_once_and_leaves_the_address(served: Served) -> None:
 
 
 def test_a_session_over_https_is_sent_over_https_only(served: Served) -> None:
-    with httpx.Client(base_url=served.address, trust_env=False) as client:
+    with httpx.Client(base_url=served.address, trust_env=False, timeout=60) as client:
         token = served.sessions.new_token(1)
         answer = client.get("/", params={"token": token}, headers={"x-forwarded-proto": "https"})
         assert "; secure" in answer.headers["set-cookie"].lower()
 
 
 def test_the_login_form_takes_a_link_or_a_token(served: Served) -> None:
-    with httpx.Client(base_url=served.address, trust_env=False) as client:
+    with httpx.Client(base_url=served.address, trust_env=False, timeout=60) as client:
         assert client.get("/login").status_code == 200
         link = f"{served.address}?token={served.sessions.new_token(1)}"
         assert client.post("/login", data={"token": link}).headers["location"] == "/"

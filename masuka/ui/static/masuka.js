@@ -3,6 +3,9 @@
 (() => {
   "use strict";
   const KEYS = ["tab", "character", "dataset", "run", "adapter", "section", "base", "q", "star", "item"];
+  const IDS = ["character", "dataset", "run", "adapter", "item"];
+  const ID = /^\d{1,15}$/;
+  const LOST_MS = 20000, UNANSWERED_MS = 30000;
   const TABS = ["home", "datasets", "training", "images", "library", "settings"];
   const $ = (id) => document.getElementById(id);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -25,12 +28,17 @@
   /* the view */
   let view = {}, since = -1, lastPulse = "", lastAnswer = "", lastLook = 0, unfinished = null, filling = null;
   let answered = Date.now();
-  const outbox = [], pending = new Map(), older = new Map(), selected = new Map();
+  /* Looks are numbered and one is under way at a time: an older answer must not overwrite a newer view. */
+  let looks = 0, lookingSince = 0, lookAgain = "";
+  const outbox = [], pending = new Map(), keys = new Map(), older = new Map(), selected = new Map();
+  const random = (bytes) => [...crypto.getRandomValues(new Uint8Array(bytes))].map((b) => b.toString(16).padStart(2, "0")).join("");
   const readAddress = () => {
     const found = {};
-    for (const [key, value] of new URLSearchParams(location.search)) if (KEYS.includes(key) && value) found[key] = value;
+    for (const [key, value] of new URLSearchParams(location.search)) {
+      if (KEYS.includes(key) && value && (!IDS.includes(key) || ID.test(value))) found[key] = value;
+    }
     if (!TABS.includes(found.tab)) found.tab = "home";
-    if (!("character" in found) && kept("character")) found.character = kept("character");
+    if (!("character" in found) && ID.test(kept("character"))) found.character = String(kept("character"));
     return found;
   };
   const writeAddress = (push) => {
@@ -64,20 +72,23 @@
   };
   const look = (fresh) => {
     if (fresh) since = -1;
+    if (lookingSince && Date.now() - lookingSince < LOST_MS) { lookAgain = fresh ? "fresh" : lookAgain || "soon"; return; }
     lastLook = Date.now();
     const button = $("shell-look");
     if (button) button.click();
   };
   window.masuka = {
     view: () => {
+      looks += 1; lookingSince = Date.now(); lookAgain = "";
       const sums = {};
       for (const region of all("[data-region]")) {
         const name = region.dataset.region;
         if (name.startsWith("shell-") || name.startsWith(view.tab + "-")) sums[name] = region.dataset.sum;
       }
       const until = Math.min(...[...older.values()].map((o) => o.until));
-      return JSON.stringify({ ...view, since, sums, ...(Number.isFinite(until) ? { until } : {}) });
+      return JSON.stringify({ ...view, since, sums, look: looks, ...(Number.isFinite(until) ? { until } : {}) });
     },
+    tick: () => look(false),
     take: () => outbox.shift() || "{}",
   };
 
@@ -89,24 +100,35 @@
     const ended = unfinished !== null && pulse.dataset.unfinished !== unfinished;
     unfinished = pulse.dataset.unfinished;
     if (ended) dropOlder();
-    if (pulse.dataset.tab !== view.tab || ended) { look(true); return; }
-    since = Number(pulse.dataset.since);
+    if (Number(pulse.dataset.look) !== looks) { look(true); return; }
+    const again = lookAgain;
+    lookingSince = 0; lookAgain = "";
     banner(pulse.dataset.trouble);
+    if (again === "fresh" || ended) { look(true); return; }
+    since = Number(pulse.dataset.since);
+    forgetGone(pulse.dataset.gone);
+    if (again) look(false);
+  };
+  /* what is chosen here and is not there any more */
+  const forgetGone = (names) => {
+    if (!names) return;
+    for (const name of names.split(" ")) delete view[name];
+    if (!view.character) keep("character", null);
+    writeAddress(false);
   };
   const onAnswer = () => {
     const element = $("answer");
     if (!element || element.dataset.n === lastAnswer) return;
     lastAnswer = element.dataset.n;
     const answer = JSON.parse(element.dataset.answer);
-    for (const button of pending.keys()) button.removeAttribute("aria-busy");
-    pending.clear();
+    settle(answer.key, true);
     if (answer.ok) {
       if (answer.say) toast(answer.say, answer.undo ? { label: "Undo", do: answer.undo[0], with: answer.undo[1] } : null);
       if (answer.clear) forget(answer.clear);
       if (answer.fetch) { const link = make("a", { href: answer.fetch, download: "" }); document.body.append(link); link.click(); link.remove(); }
       if (answer.fill && answer.fill.form) { filling = { ...answer.fill, until: Date.now() + 10000 }; fill(); }
       selected.clear(); applySelection();
-      if (Object.keys(answer.go || {}).length) { closeViewer(); change(answer.go); } else look(true);
+      if (Object.keys(answer.go || {}).length) { closeViewer(); change(answer.go); } else { renewOlder(); look(true); }
     } else {
       const field = answer.field && answer.form ? document.querySelector(`#${answer.form} [name="${CSS.escape(answer.field)}"]`) : null;
       if (field) refuse(field, [answer.say, answer.hint].join(" ").trim(), true);
@@ -137,9 +159,27 @@
 
   /* actions */
   const send = (name, payload, formId = "", button = null) => {
-    outbox.push(JSON.stringify({ do: name, payload, form: formId, view }));
-    if (button) { button.setAttribute("aria-busy", "true"); pending.set(button, name); }
+    /* Repeating what was never answered carries the same key, so that it is not done twice. */
+    const same = JSON.stringify([name, payload, formId]), key = keys.get(same) || random(16);
+    keys.set(same, key);
+    outbox.push(JSON.stringify({ do: name, payload, form: formId, key, view }));
+    if (button) button.setAttribute("aria-busy", "true");
+    pending.set(key, { button, same, at: Date.now() });
     $("shell-perform").click();
+  };
+  const settle = (key, isAnswered) => {
+    const sent = pending.get(key);
+    if (!sent) return;
+    pending.delete(key);
+    if (sent.button) sent.button.removeAttribute("aria-busy");
+    if (isAnswered) keys.delete(sent.same);
+  };
+  const giveUp = () => {
+    for (const [key, sent] of pending) {
+      if (Date.now() - sent.at < UNANSWERED_MS) continue;
+      settle(key, false);
+      toast("The app has not answered. Look whether it happened; trying again does not do it twice.", null, true);
+    }
   };
   const act = async (button) => {
     if (button.getAttribute("aria-busy") === "true" || button.disabled) return;
@@ -237,6 +277,7 @@
     const form = filling && $(filling.form);
     if (!form) return;
     if (Date.now() > filling.until) { filling = null; return; }
+    if (filling.remember && form.dataset.remember !== filling.remember) return; /* the form of another model */
     for (const field of all("[name]", form)) if (field.name in filling.values && !field.dataset.viewKey) set(field, filling.values[field.name]);
     remember(form); label(form);
   };
@@ -327,12 +368,14 @@
       side.replaceChildren(make("p", { className: "prompt", textContent: image.alt }));
       return;
     }
-    const answer = await fetch(tile.dataset.side, { headers: { accept: "text/html" } });
-    const text = answer.ok ? await answer.text() : "";
+    const text = await piece(await fetch(tile.dataset.side, { headers: { accept: "text/html" } }));
     if (tiles[at] !== tile) return;
-    if (answer.ok) side.innerHTML = text; else side.textContent = "This is gone.";
+    if (text === null) side.textContent = "This is gone."; else side.innerHTML = text;
     after();
   };
+  /* HTML that the server drew; null for anything else, a picture that holds markup too */
+  const piece = async (answer) =>
+    answer.ok && (answer.headers.get("content-type") || "").startsWith("text/html") ? answer.text() : null;
   /* a link to one picture opens it, wherever in the list it stands */
   const openLinked = () => {
     if (view.tab !== "library" || !view.item || view.section === "queue" || linked === view.item) return;
@@ -360,16 +403,37 @@
     const next = known ? known.next : mark.dataset.more;
     if (!next) return;
     mark.dataset.loading = "yes";
-    const answer = await fetch(next, { headers: { accept: "text/html" } });
-    delete mark.dataset.loading;
-    if (!answer.ok) return;
-    const holder = make("template"); holder.innerHTML = await answer.text();
-    const nodes = [...holder.content.children];
     const tilesNow = all("[data-id]", grid);
-    const entry = known || { nodes: [], until: Number(tilesNow[tilesNow.length - 1]?.dataset.id) };
-    entry.nodes.push(...nodes); entry.next = answer.headers.get("x-next") || "";
-    older.set(name, entry); grid.append(...nodes); applySelection();
+    const entry = known || { nodes: [], first: next, until: Number(tilesNow[tilesNow.length - 1]?.dataset.id) };
+    const page = await olderPage(next);
+    delete mark.dataset.loading;
+    if (!page || older.get(name) !== known) return; /* what was shown when it was asked for is gone */
+    entry.nodes.push(...page.nodes); entry.next = page.next;
+    older.set(name, entry); grid.append(...page.nodes); applySelection();
     sentinels.unobserve(mark); if (entry.next) sentinels.observe(mark);
+  };
+  const olderPage = async (address) => {
+    const answer = await fetch(address, { headers: { accept: "text/html" } }), text = await piece(answer);
+    if (text === null) return null;
+    const holder = make("template"); holder.innerHTML = text;
+    return { nodes: [...holder.content.children], next: answer.headers.get("x-next") || "" };
+  };
+  /* After an action the older pages are fetched again, in place, so that nobody loses the place. */
+  const renewOlder = async () => {
+    for (const [name, entry] of [...older]) {
+      const nodes = [];
+      let next = entry.first;
+      while (next && (nodes.length < entry.nodes.length)) {
+        const page = await olderPage(next);
+        if (!page || older.get(name) !== entry) return;
+        nodes.push(...page.nodes); next = page.next;
+      }
+      for (const node of entry.nodes) node.remove();
+      const renewed = { ...entry, nodes, next };
+      older.set(name, renewed);
+      document.querySelector(`[data-grid="${name}"]`)?.append(...nodes);
+      applySelection();
+    }
   };
   const dropOlder = () => {
     for (const entry of older.values()) for (const node of entry.nodes) node.remove();
@@ -388,7 +452,7 @@
   const upload = async (zone, files) => {
     if (!files.length || zone.dataset.sending) return;
     zone.dataset.sending = "yes";
-    const batch = [...crypto.getRandomValues(new Uint8Array(12))].map((b) => b.toString(16).padStart(2, "0")).join("");
+    const batch = random(12);
     const total = files.reduce((sum, file) => sum + file.size, 0) || 1;
     const line = zone.querySelector("[data-upload-state]"), bar = make("progress", { max: total, value: 0 });
     bar.setAttribute("aria-label", "Upload"); zone.append(bar);
@@ -506,6 +570,8 @@
     return answer;
   };
   setInterval(async () => {
+    giveUp();
+    if (lookingSince && Date.now() - lookingSince > LOST_MS) look(true);
     if (document.hidden || Date.now() - answered < 45000) return;
     const alive = await realFetch("healthz").then((answer) => answer.ok, () => false);
     if (alive) look(true); else banner(lost);
