@@ -103,7 +103,7 @@ def add_job(
     idempotency_key: str | None = None,
 ) -> Job:
     """The queued job; the one of before when the person's key was used already."""
-    key = None if idempotency_key is None else f"{actor.user_id}:{idempotency_key}"
+    key = None if idempotency_key is None else _own_key(actor, idempotency_key)
     values = encode({
         "user_id": actor.user_id, "kind": kind, "lane": lane, "state": "queued", "title": title,
         "request": request, "params": params, "character_id": character_id, "dataset_id": dataset_id,
@@ -126,6 +126,17 @@ def add_job(
 def get_job(db: Store, *, actor: Actor, id: int) -> Job:
     """One job; raises NotFound when there is none or it is another person's."""
     return get_row(db, Job, table="jobs", noun="job", id=id, actor=actor)
+
+
+def find_job(db: Store, *, actor: Actor, idempotency_key: str) -> Job | None:
+    """The job that the person added with that key, or None."""
+    with db.read() as connection:
+        found = _many(
+            connection.execute(
+                "SELECT * FROM jobs WHERE idempotency_key = ?", [_own_key(actor, idempotency_key)]
+            )
+        )
+    return found[0] if found else None
 
 
 def list_jobs(
@@ -268,6 +279,10 @@ def list_job_events(db: Store, *, actor: Actor, id: int, type: str | None = None
             [id, type, type],
         ).fetchall()
     return [decode(JobEvent, row) for row in rows]
+
+
+def _own_key(actor: Actor, key: str) -> str:
+    return f"{actor.user_id}:{key}"
 
 
 def _many(cursor: Any) -> list[Job]:

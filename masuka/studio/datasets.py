@@ -85,9 +85,17 @@ class Datasets:
             shutil.rmtree(folder)
 
     def add_pictures(
-        self, dataset_id: int, paths: Sequence[str | Path] | str | Path, *, forget_sources: bool = False
+        self,
+        dataset_id: int,
+        paths: Sequence[str | Path] | str | Path,
+        *,
+        forget_sources: bool = False,
+        key: str | None = None,
     ) -> Job:
-        """The job that takes files, folders and zips in; refusals are in its result."""
+        """The job that takes files, folders and zips in; refusals are in its result.
+
+        The same `key` again gives the same job again.
+        """
         self._context.actor.must_edit()
         several = [paths] if isinstance(paths, (str, Path)) else list(paths)
         request = AddPictures.parse(
@@ -110,10 +118,16 @@ class Datasets:
             },
             dataset_id=dataset.id,
             character_id=dataset.character_id,
+            idempotency_key=key,
         )
 
-    def add_samples(self, dataset_id: int, *, seed: int = 7, count: int = SAMPLE_COUNT) -> Job:
-        """The job that draws pictures of a robot that Pocket has never seen."""
+    def add_samples(
+        self, dataset_id: int, *, seed: int = 7, count: int = SAMPLE_COUNT, key: str | None = None
+    ) -> Job:
+        """The job that draws pictures of a robot that Pocket has never seen.
+
+        The same `key` again gives the same job again.
+        """
         self._context.actor.must_edit()
         dataset = self.get(dataset_id)
         return self._jobs.add(
@@ -123,6 +137,7 @@ class Datasets:
             params={**self._caption_params(dataset), "seed": seed, "count": count},
             dataset_id=dataset.id,
             character_id=dataset.character_id,
+            idempotency_key=key,
         )
 
     def pictures(self, dataset_id: int, *, after_id: int | None = None, limit: int = 60) -> Sequence[Picture]:
@@ -196,13 +211,17 @@ class Datasets:
             dataset, self.every_picture(dataset_id), to=to, resolve=self._context.workspace.resolve
         )
 
-    def check(self, dataset_id: int, *, resolution_px: int = 0) -> Sequence[str]:
-        """What stands in the way of a good training, a sentence each; [] is well."""
+    def check(self, dataset_id: int, *, resolution_px: int = 0, read_files: bool = True) -> Sequence[str]:
+        """What stands in the way of a good training, a sentence each; [] is well.
+
+        Without `read_files` a changed file is not found; a training finds it in any case.
+        """
         return check.problems(
             self.get(dataset_id),
             self.every_picture(dataset_id),
             resolve=self._context.workspace.resolve,
             resolution_px=resolution_px,
+            read_files=read_files,
         )
 
     def _folder(self, dataset_id: int) -> Path:

@@ -32,10 +32,18 @@ class Images:
         """Every setting with the base's own range and default, for form and command line."""
         return params(DrawImages, draw_limits_of(base))
 
-    def draw(self, request: DrawImages | Mapping[str, Any] | None = None, /, **values: Any) -> Job:
+    def draw(
+        self,
+        request: DrawImages | Mapping[str, Any] | None = None,
+        /,
+        *,
+        key: str | None = None,
+        **values: Any,
+    ) -> Job:
         """The queued drawing of 1 to 8 pictures.
 
-        A LoRA draws with the base it was trained on. Raises InvalidInput for a setting out
+        A LoRA draws with the base it was trained on. The same `key` again gives the same
+        job again. Raises InvalidInput for a setting out
         of the base's range or another base than the LoRA's, Conflict when the base is not
         installed.
         """
@@ -57,6 +65,7 @@ class Images:
             request=wanted.as_dict(),
             params=self._params(wanted, adapter, prompt),
             character_id=adapter.character_id if adapter else None,
+            idempotency_key=key,
         )
 
     def _base_of(self, request: DrawImages, adapter: Model | None) -> str:

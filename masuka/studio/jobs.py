@@ -32,6 +32,12 @@ class Jobs:
         self._context.wake()
         return job
 
+    def asked_before(self, key: str | None) -> Job | None:
+        """The job that this person added with that key."""
+        if key is None:
+            return None
+        return rows.find_job(self._context.store, actor=self._context.actor, idempotency_key=key)
+
     def list(
         self,
         *,

@@ -38,8 +38,15 @@ class Training:
         """Every setting with the base's own range and default, for form and command line."""
         return params(TrainImage, train_limits_of(base))
 
-    def start(self, request: TrainImage | Mapping[str, Any] | None = None, /, **values: Any) -> Job:
-        """The queued training of a LoRA.
+    def start(
+        self,
+        request: TrainImage | Mapping[str, Any] | None = None,
+        /,
+        *,
+        key: str | None = None,
+        **values: Any,
+    ) -> Job:
+        """The queued training of a LoRA; the same `key` again gives the same job again.
 
         Raises InvalidInput for an empty set or a setting out of the base's range, Conflict
         when the base is not installed.
@@ -58,6 +65,9 @@ class Training:
         self._models.must_be_installed(wanted.base)
         name = wanted.name or self._next_name(dataset, wanted.character_id or dataset.character_id)
         with self._context.store.write():
+            before = self._jobs.asked_before(key)
+            if before is not None:
+                return before
             run = self._add_run(wanted, dataset, pictures, name)
             return self._jobs.add(
                 "train_image",
@@ -67,6 +77,7 @@ class Training:
                 character_id=run.character_id,
                 dataset_id=dataset.id,
                 run_id=run.id,
+                idempotency_key=key,
             )
 
     def runs(self, *, character_id: int | None = None, limit: int = 50) -> list[Run]:

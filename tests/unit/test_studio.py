@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,12 @@ from PIL import Image
 from masuka import Settings, Studio
 from masuka.config import Workspace
 from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from masuka.models import catalogue
 from masuka.requests import Actor
 from masuka.requests.datasets import CreateDataset
 from masuka.store import pictures, users
 from masuka.store.datasets import Dataset
+from masuka.store.jobs import Job
 
 
 @pytest.fixture
@@ -37,6 +39,16 @@ def filled(studio: Studio, photos: Path, name: str = "Mira") -> Dataset:
     made = studio.datasets.create(name=name, trigger_word="mira7x", class_word="robot")
     studio.jobs.wait(studio.datasets.add_pictures(made.id, photos))
     return studio.datasets.get(made.id)
+
+
+def with_a_base(studio: Studio) -> str:
+    """A base whose files are there, as after its download."""
+    folder = studio.workspace.models / "flux1-schnell"
+    (folder / "vae").mkdir(parents=True)
+    (folder / "vae" / "config.json").write_text("{}")
+    (folder / "model_index.json").write_text('{"vae": ["diffusers", "AutoencoderKL"]}')
+    (folder / catalogue.FINISHED).write_text("{}")
+    return folder.name
 
 
 def test_requests_come_as_objects_mappings_and_keywords(studio: Studio) -> None:
@@ -195,3 +207,22 @@ def test_nothing_hangs_on_a_character_of_somebody_else(studio: Studio, photos: P
     data = filled(other, photos, "Mine")
     with pytest.raises(NotFound):
         other.training.start(dataset_id=data.id, character_id=mira.id)
+
+
+def test_what_is_asked_again_with_its_key_is_one_job(studio: Studio, photos: Path) -> None:
+    data, base = filled(studio, photos), with_a_base(studio)
+    asks: list[Callable[[str], Job]] = [
+        lambda key: studio.datasets.add_pictures(data.id, photos, key=key),
+        lambda key: studio.datasets.add_samples(data.id, count=2, key=key),
+        lambda key: studio.images.draw(prompt="a red robot", base=base, key=key),
+        lambda key: studio.training.start(dataset_id=data.id, base=base, key=key),
+    ]
+    for number, ask in enumerate(asks):
+        first, again = ask(f"click {number}"), ask(f"click {number}")
+        assert again.id == first.id
+        assert ask(f"next click {number}").id != first.id
+    assert len(studio.training.runs()) == 2, "a repeat leaves no second training behind"
+    guest = users.add_user(studio.store, actor=studio.actor, username="guest", role="editor")
+    other = studio.acting_as(Actor(user_id=guest.id, role="editor", name="guest"))
+    mine = studio.images.draw(prompt="a red robot", base=base, key="click 2")
+    assert other.images.draw(prompt="a red robot", base=base, key="click 2").id != mine.id
