@@ -23,6 +23,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -43,6 +44,7 @@ CUDA13_DRIVER = 580
 PINNED_ALWAYS = ("torch", "torchvision", "torchaudio", "torchcodec", "triton")
 PINNED_IN_SHARED = ("numpy", "pillow", "pandas")
 """Compiled against each other, and often imported by a kernel before we come."""
+DRIVER_PATIENCE_S = 60.0
 FREE_GIB_NEEDED = 4
 STARTED_S = time.monotonic()
 
@@ -263,14 +265,29 @@ def install_torch(target: Target) -> None:
 
 
 def nvidia_driver() -> int | None:
-    """Major version of the NVIDIA driver; None without a GPU."""
+    """Major version of the NVIDIA driver; None without a GPU.
+
+    Raises SetupError when the driver does not answer: a torch for the CPU would stay for good.
+    """
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
     query = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
-    number = answer.stdout.strip().split(".")[0]
-    return int(number) if answer.returncode == 0 and number.isdigit() else None
+    with tempfile.TemporaryFile("w+") as said:
+        asked = subprocess.Popen(query, stdout=said, stderr=subprocess.DEVNULL)
+        try:
+            code = asked.wait(DRIVER_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            asked.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                # A process that hangs inside the driver cannot even be killed.
+                asked.wait(5)
+            raise SetupError(
+                "The NVIDIA driver does not answer (nvidia-smi hangs). Restart this machine, then run this again."
+            ) from None
+        said.seek(0)
+        number = said.read().strip().split(".")[0]
+    return int(number) if code == 0 and number.isdigit() else None
 
 
 def reachable(address: str, timeout_s: float = 6.0) -> bool:
@@ -291,20 +308,29 @@ def pip(target: Target, arguments: Sequence[str]) -> None:
     command = [target.python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", *arguments]
     if run_logged(command) == 0:
         return
-    end = LOG.read_text(errors="replace")[-4000:]
+    # Of this command alone: the log goes on from earlier ones.
+    raise SetupError(why_pip_failed(LOG.read_text(errors="replace").rpartition("\n$ ")[2][-4000:], target.python))
+
+
+def why_pip_failed(end: str, python: str) -> str:
+    """A sentence for the end of pip's output."""
     for pattern, sentence in (
         (r"No space left on device", "The disk is full. Make room, then run this again."),
-        (r"No module named pip", f"{target.python} has no pip. Install python3-pip, then run this again."),
+        (r"No module named pip", f"{python} has no pip. Install python3-pip, then run this again."),
         (r"externally-managed-environment", "This Python does not accept packages. Unset MASUKA_PYTHON."),
         (r"ResolutionImpossible|conflicting dependencies",
          "The packages that are installed here do not fit MASUKA's; the end of the log names them. "
          "Choose a newer runtime, or run this outside the notebook."),
-        (r"name resolution|NewConnectionError|Connection.*(refused|reset|timed out)|No matching distribution",
+        (r"name resolution|NewConnectionError|Connection.*(refused|reset|timed out)",
          "A package could not be downloaded. Check the network, then run this again."),
+        (r"No matching distribution",
+         f"The package index has no version of a package for this machine and {python}; the end of the log "
+         "names it. "
+         "MASUKA runs on 64-bit Linux and on Macs with Apple silicon, with Python 3.11 to 3.13."),
     ):  # fmt: skip
         if re.search(pattern, end):
-            raise SetupError(sentence)
-    raise SetupError("pip could not install a package; the end of the log says which one.")
+            return sentence
+    return "pip could not install a package; the end of the log says which one."
 
 
 def run_logged(command: Sequence[str]) -> int:
@@ -313,21 +339,19 @@ def run_logged(command: Sequence[str]) -> int:
     with LOG.open("a") as log:
         log.write(f"\n$ {' '.join(command)}\n")
         log.flush()
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        )
-        if process.stdout is None:
-            raise SetupError("The output of a command cannot be read.")
-        for line in process.stdout:
-            log.write(line)
-            log.flush()
-            words = line.strip().split(" ")
-            if words[0] in ("Collecting", "Downloading", "Installing", "Get:", "Unpacking"):
-                now_doing = line.strip()[:90]
-            if now_doing and time.monotonic() - told_s > 10:
-                say(f"  … {now_doing}")
-                told_s = time.monotonic()
-        return process.wait()
+        ) as process:
+            for line in process.stdout or ():
+                log.write(line)
+                log.flush()
+                words = line.strip().split(" ")
+                if words[0] in ("Collecting", "Downloading", "Installing", "Get:", "Unpacking"):
+                    now_doing = line.strip()[:90]
+                if now_doing and time.monotonic() - told_s > 10:
+                    say(f"  … {now_doing}")
+                    told_s = time.monotonic()
+        return process.returncode
 
 
 def call(command: Sequence[str], **more: str) -> int:

@@ -296,6 +296,14 @@ def test_backups_never_reuse_a_name(workspace: Workspace) -> None:
         assert not saved.with_name(saved.name + "-wal").exists()
 
 
+def test_other_files_among_the_backups_are_none(workspace: Workspace) -> None:
+    Store.open(workspace).close()
+    kept = backup(workspace.database, backups=workspace.backups)
+    for name in ("masuka-old.db", "masuka-before-the-move.db", "masuka-20260101T000000Z-1 copy.db"):
+        (workspace.backups / name).write_bytes(kept.read_bytes())
+    assert list_backups(workspace.backups) == [kept]
+
+
 def test_a_backup_of_a_database_in_use_is_whole(workspace: Workspace) -> None:
     with Store.open(workspace) as store, store.write():
         characters.add_character(store, actor=OWNER, name="not yet", trigger_word="t1")

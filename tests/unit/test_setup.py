@@ -127,6 +127,44 @@ def test_the_driver_is_read_from_its_own_tool(tmp_path: Path, monkeypatch: pytes
     assert colab_setup.nvidia_driver() is None
 
 
+def test_a_driver_that_hangs_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexec /bin/sleep 600\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(colab_setup, "DRIVER_PATIENCE_S", 0.2)
+    with pytest.raises(colab_setup.SetupError, match="nvidia-smi hangs"):
+        colab_setup.nvidia_driver()
+
+
+NO_MATCH = (
+    "ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: none)\n"
+    "ERROR: No matching distribution found for torch==2.13.0\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (NO_MATCH, "for this machine and /usr/bin/python3"),
+        ("WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError'\n" + NO_MATCH, "network"),
+        ("ERROR: ResolutionImpossible", "do not fit"),
+        ("OSError: [Errno 28] No space left on device", "disk is full"),
+        ("error: subprocess-exited-with-error", "the end of the log"),
+    ],
+)
+def test_why_pip_failed_is_told(end: str, words: str) -> None:
+    assert words in colab_setup.why_pip_failed(end, "/usr/bin/python3")
+
+
+def test_an_earlier_failure_in_the_log_is_not_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("\n$ pip install a\nOSError: [Errno 28] No space left on device\n")
+    monkeypatch.setattr(colab_setup, "LOG", log)
+    with pytest.raises(colab_setup.SetupError, match="which one"):
+        colab_setup.pip(colab_setup.Target("/bin/false", shared=False), ["b"])
+
+
 def test_a_dead_index_is_found_out() -> None:
     assert not colab_setup.reachable("http://127.0.0.1:9/whl/cpu/torch/")
 

@@ -8,6 +8,7 @@ and its name is never used twice.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -26,6 +27,7 @@ from masuka.store.migrations import MIGRATIONS, Migration, as_set, names_of
 
 LOCK_TIMEOUT_S = 60.0
 BUSY_RESTORE_MS = 500
+BACKUP_NAME = re.compile(r"masuka-\d{8}T\d{6}Z-\d+\.db")
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,9 @@ def backup(path: Path, *, backups: Path) -> Path:
 
 
 def list_backups(backups: Path) -> list[Path]:
-    """Every backup, the newest first."""
-    return sorted(backups.glob("masuka-*.db"), key=_age, reverse=True)
+    """Every backup, the newest first; other files that lie there are none."""
+    found = (file for file in backups.glob("masuka-*.db") if BACKUP_NAME.fullmatch(file.name))
+    return sorted(found, key=_age, reverse=True)
 
 
 def restore(path: Path, chosen: Path, *, backups: Path) -> Path | None:
@@ -284,8 +287,8 @@ def _keep_damaged(path: Path, backups: Path) -> Path:
 
 
 def _age(backup: Path) -> tuple[str, int]:
-    _, stamp, number = backup.stem.split("-", 2)
-    return stamp, int(number) if number.isdigit() else 0
+    _, stamp, number = backup.stem.split("-")
+    return stamp, int(number)
 
 
 def _broken_keys(db: Database) -> set[tuple[str, str, int, int]]:
