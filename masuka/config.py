@@ -181,6 +181,8 @@ def quiet_environment(workspace: Workspace) -> dict[str, str]:
         "DIFFUSERS_DISABLE_REMOTE_CODE": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # transformers asks for torchvision, which nothing here uses, each time it is imported.
+        "TRANSFORMERS_VERBOSITY": "error",
     }
 
 
