@@ -26,6 +26,8 @@ from masuka.errors import Conflict
 FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "state.json"
+DAMAGED = "damaged-"
+"""In front of the name of a checkpoint that is not whole; it goes when the next one is saved."""
 
 
 @dataclass(frozen=True)
@@ -80,33 +82,43 @@ class CheckpointFolder:
             _flush(self._folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        self._forget_old()
+        self._forget_old(target)
         return target
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """(the newest whole checkpoint or None, a sentence for each damaged one).
 
+        Damaged ones are put aside, so that they count as no checkpoint later.
         Raises Conflict when it belongs to a training that differs from this one.
         """
-        damaged = []
+        damaged: list[str] = []
         for folder in reversed(self._folders()):
             manifest = _whole_manifest(folder)
-            if manifest is None:
-                damaged.append(f"The checkpoint {folder.name} is damaged; the one before it is taken.")
-                continue
-            self._must_match(manifest["identity"])
-            try:
-                return _read(folder, manifest), damaged
-            except (SafetensorError, ValueError, OSError):
-                damaged.append(f"The checkpoint {folder.name} cannot be read; the one before it is taken.")
-        return None, damaged
+            if manifest is not None:
+                self._must_match(manifest["identity"])
+                try:
+                    return _read(folder, manifest), _sentences(damaged, "the one before it is taken")
+                except (SafetensorError, ValueError, OSError):
+                    manifest = None
+            damaged.append(folder.name)
+            self._put_aside(folder)
+        return None, _sentences(damaged, "none is left, so the training starts again")
 
     def _folders(self) -> list[Path]:
         return sorted(self._folder.glob("step-*"))
 
-    def _forget_old(self) -> None:
+    def _put_aside(self, folder: Path) -> None:
+        aside = folder.with_name(f"{DAMAGED}{folder.name}")
+        if aside.exists():
+            shutil.rmtree(aside)
+        folder.replace(aside)
+
+    def _forget_old(self, saved: Path) -> None:
         for folder in self._folders()[: -self._keep]:
-            shutil.rmtree(folder)
+            if folder != saved:
+                shutil.rmtree(folder)
+        for damaged in self._folder.glob(f"{DAMAGED}*"):
+            shutil.rmtree(damaged)
 
     def _must_match(self, identity: Mapping[str, Any]) -> None:
         different = [k for k, v in self._identity.items() if identity.get(k) != v]
@@ -116,6 +128,12 @@ class CheckpointFolder:
                 f"The checkpoint of this run was made with another {names}.",
                 "Start a new training, or bring back what was changed.",
             )
+
+
+def _sentences(damaged: list[str], instead: str) -> list[str]:
+    """One for each, the last of which says what happens instead."""
+    told = [f"The checkpoint {name} is damaged." for name in damaged]
+    return [*told[:-1], f"{told[-1][:-1]}; {instead}."] if told else []
 
 
 def _described(file: Path) -> dict[str, Any]:

@@ -71,10 +71,11 @@ def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, plain values) of an optimiser over one parameter."""
-    state = optimizer.state_dict()
+    # Not state_dict(): bitsandbytes (0.50) hides its tensors one level deeper there, for FSDP.
+    group = optimizer.param_groups[0]
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}
-    places = {"state": state["state"].get(0, {}), "group": state["param_groups"][0]}
+    places = {"state": optimizer.state.get(group["params"][0], {}), "group": group}
     for place, values in places.items():
         for name, value in values.items():
             if isinstance(value, Tensor):

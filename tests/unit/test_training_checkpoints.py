@@ -61,6 +61,30 @@ def test_a_damaged_newest_gives_way_to_the_one_before(tmp_path: Path, harm: str)
     assert replaced is not None and replaced.step == 10 and damaged == []
 
 
+def test_damaged_ones_never_cost_the_one_just_saved(tmp_path: Path) -> None:
+    for step in (10, 15, 20):
+        (folder(tmp_path).save(checkpoint(step)) / "adapter.safetensors").write_bytes(b"")
+    again = folder(tmp_path, keep=1)
+    assert again.newest() == (
+        None,
+        [
+            "The checkpoint step-00000020 is damaged.",
+            "The checkpoint step-00000015 is damaged.",
+            "The checkpoint step-00000010 is damaged; none is left, so the training starts again.",
+        ],
+    )
+    again.save(checkpoint(5))
+    found, damaged = folder(tmp_path).newest()
+    assert found is not None and found.step == 5 and damaged == []
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000005"]
+
+
+def test_damage_unseen_never_costs_the_one_just_saved(tmp_path: Path) -> None:
+    checkpoints = folder(tmp_path, keep=1)
+    checkpoints.save(checkpoint(10))
+    assert checkpoints.save(checkpoint(5)).is_dir()
+
+
 def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
     folder(tmp_path).save(checkpoint(5))
     staging = tmp_path / ".staging-00000010"

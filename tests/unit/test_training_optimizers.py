@@ -52,6 +52,24 @@ def test_a_restored_optimiser_takes_the_same_steps(name: str) -> None:
     assert not torch.equal(first, straight)
 
 
+def test_a_restored_eight_bit_optimiser_takes_the_same_steps() -> None:
+    """bitsandbytes' own state_dict is nested; from 4096 weights on it keeps 8 bits."""
+    from bitsandbytes.optim import AdamW8bit
+
+    first = nn.Parameter(torch.linspace(-1, 1, 8192))
+    before = AdamW8bit([first], lr=1e-2)
+    walk(first, before, range(3))
+    tensors, plain = optimizer_state(before)
+    assert tensors["state.state1"].dtype == torch.uint8
+    second = nn.Parameter(first.detach().clone())
+    after = AdamW8bit([second], lr=1e-2)
+    kept = {name: tensor.clone() for name, tensor in tensors.items()}
+    restore_optimizer(after, kept, json.loads(json.dumps(plain)))
+    walk(first, before, range(3, 6))
+    walk(second, after, range(3, 6))
+    assert torch.equal(first, second)
+
+
 def build_and_walk(asked: TrainImage) -> torch.optim.Optimizer:
     master = weights()
     optimizer = build_optimizer(asked, master)
