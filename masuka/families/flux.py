@@ -36,6 +36,7 @@ POCKET = Entry(
     size_gib=0.02,
     about="Comes with MASUKA, runs anywhere, draws little robots at 128 pixels.",
     folder=pocket.FOLDER,
+    guidance="true_cfg",
     draw_limits={
         "width": Limit(pocket.SIZE_PX, pocket.SIZE_PX, default=pocket.SIZE_PX),
         "height": Limit(pocket.SIZE_PX, pocket.SIZE_PX, default=pocket.SIZE_PX),
@@ -266,7 +267,8 @@ class Flux:
         return pipeline
 
     def negative_text(self, request: DrawImages) -> str | None:
-        return None  # guidance is an input of the model or distilled into it
+        by_second_pass = self._entry(request.base).guidance == "true_cfg" and request.guidance_scale > 1
+        return "" if by_second_pass else None  # else it is an input of the model or distilled into it
 
     def call_arguments(
         self,
@@ -278,11 +280,17 @@ class Flux:
     ) -> dict[str, Any]:
         count = len(generators)
         embedded = self._entry(request.base).guidance == "embedded"
+        apart = {
+            f"negative_{name}": tensor.repeat_interleave(count, 0)
+            for name, tensor in (negative or {}).items()
+        }
         return {
             "width": request.width,
             "height": request.height,
             "num_inference_steps": request.num_inference_steps,
             "guidance_scale": request.guidance_scale if embedded else 0.0,
+            "true_cfg_scale": request.guidance_scale if apart else 1.0,
+            **apart,
             "generator": list(generators),
             **{name: tensor.repeat_interleave(count, 0) for name, tensor in text.items()},
         }
