@@ -8,14 +8,22 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from masuka.config import Settings, Workspace
 from masuka.pocket.world import draw, sample_scene
@@ -29,6 +37,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 PATIENCE_MS = 120_000
 DESK = {"width": 1440, "height": 900}
+expect.set_options(timeout=PATIENCE_MS)
 PHONE = {"width": 390, "height": 844}
 ITEMS = 90
 
@@ -54,7 +63,7 @@ class App:
     """An app process with its workspace; `link` makes a new way in."""
 
     settings: Settings
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     address: str
 
     def link(self, **view: object) -> str:
@@ -69,25 +78,23 @@ def start(folder: Path) -> App:
     settings = Settings(workspace=Workspace(folder).create(), device="cpu")
     environment = {**os.environ, "MASUKA_HOME": str(folder), "MASUKA_PORT": "0", "MASUKA_DEVICE": "cpu"}
     environment.pop("DATABASE_URL", None)
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "app.py")], env=environment, cwd=folder,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    said: list[str] = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        said.append(line)
-        found = re.search(r"(http://\S+?/)\?token=", line)
+    said = folder.parent / f"{folder.name}.log"
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "app.py")], env=environment, cwd=folder, stdout=out, stderr=out
+        )
+    while process.poll() is None:
+        found = re.search(r"(http://\S+?/)\?token=", said.read_text())
         if found:
-            threading.Thread(target=process.stdout.read, daemon=True).start()
             return App(settings, process, found.group(1))
-    raise AssertionError(f"the app did not start: {''.join(said)}")
+        time.sleep(0.1)
+    raise AssertionError(f"the app did not start: {said.read_text()}")
 
 
 def stop(app: App) -> None:
     app.process.terminate()
     try:
-        app.process.wait(30)
+        app.process.wait(PATIENCE_MS / 1000)
     finally:
         app.process.kill()
         app.process.wait()
@@ -148,7 +155,7 @@ class Visitor:
     ) -> Page:
         """A page of a new browser that has used a link, once it shows its tab.
 
-        With `refused`, answers that refuse a request are no fault: the test asks for them.
+        With `refused`, what the console says is no fault: the test has requests refused.
         """
         context = self.browser.new_context(
             viewport=size or DESK,  # type: ignore[arg-type]
@@ -163,7 +170,7 @@ class Visitor:
         host = urlsplit(app.address).netloc
 
         def on_console(message: ConsoleMessage) -> None:
-            if message.type == "error" and not (refused and "Failed to load resource" in message.text):
+            if message.type == "error" and not refused:
                 self.wrong.append(f"console: {message.text} at {message.location}")
 
         def on_request(request: Request) -> None:
