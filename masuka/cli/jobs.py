@@ -50,7 +50,7 @@ def watch(studio: Studio, job_id: int, as_json: bool = False) -> Answer:
 
 @command(group, "run")
 def run(studio: Studio, job_id: int, as_json: bool = False) -> Answer:
-    """Runs a waiting job here and now, without the app."""
+    """Runs a waiting job here; while the app works, it waits for the app to run it."""
     job = show.run(studio, studio.jobs.get(job_id), quiet=as_json)
     return Answer(job, f"{job.title}: {job.state}")
 

@@ -13,7 +13,7 @@ from masuka.requests.images import DrawImages
 from masuka.requests.training import TrainImage
 from masuka.studio import Studio
 
-train_group = typer.Typer(help="Train a LoRA.", no_args_is_help=True)
+train_group = typer.Typer(help="Train a LoRA; list and delete trainings.", no_args_is_help=True)
 generate_group = typer.Typer(help="Draw with a base or a LoRA.", no_args_is_help=True)
 BASES = [entry for family in FAMILIES.values() for entry in family.entries]
 BY_BASE_TRAINING = frozenset(name for entry in BASES for name in entry.train_limits)
@@ -26,7 +26,7 @@ def train_image(
     studio: Studio, values: dict[str, object], later: Later = False, as_json: bool = False
 ) -> Answer:
     """Trains a LoRA from a data set; settings left out take the base's own defaults."""
-    job = studio.training.start(**values)
+    job = studio.training.start(values)
     if later:
         return Answer({"job": job}, f"Job {job.id}: {job.title} is {job.state}.")
     job = show.run(studio, job, quiet=as_json)
@@ -37,12 +37,35 @@ def train_image(
     )
 
 
+@command(train_group, "list")
+def list_trainings(
+    studio: Studio,
+    character: Annotated[int | None, typer.Option(help="Only trainings of this character.")] = None,
+    limit: int = 50,
+) -> Answer:
+    """Lists the trainings, the newest first."""
+    found = studio.training.runs(character_id=character, limit=limit)
+    rows = [(r.id, r.name, r.base, r.status, r.created_at[:19]) for r in found]
+    head = ("id", "training", "base", "state", "started (UTC)")
+    return Answer(found, show.table(head, rows, empty="No trainings yet."))
+
+
+@command(train_group, "delete")
+def delete_training(studio: Studio, run_id: int, yes: bool = False) -> Answer:
+    """Deletes a training with its checkpoints and samples; a LoRA that it made stays."""
+    training = studio.training.run(run_id)
+    if not yes:
+        typer.confirm(f"Delete the training {training.name} and its checkpoints?", abort=True, err=True)
+    studio.training.delete(run_id)
+    return Answer({"deleted": run_id}, f"Deleted {training.name}.")
+
+
 @command(generate_group, "image", request=DrawImages, argument="prompt", by_base=BY_BASE_DRAWING)
 def generate_image(
     studio: Studio, values: dict[str, object], later: Later = False, as_json: bool = False
 ) -> Answer:
     """Draws pictures; settings left out take the base's own defaults."""
-    job = studio.images.draw(**values)
+    job = studio.images.draw(values)
     if later:
         return Answer({"job": job}, f"Job {job.id}: {job.title} is {job.state}.")
     job = show.run(studio, job, quiet=as_json)

@@ -18,8 +18,11 @@ from masuka.jobs import failures
 from masuka.jobs.events import End
 from masuka.jobs.files import AttemptFiles
 from masuka.jobs.kinds import Kind
-from masuka.jobs.queue import MOST_LOSSES, SYSTEM, move
+from masuka.jobs.queue import ENDED, MOST_LOSSES, SYSTEM, ask_cancel, move
+from masuka.jobs.reporter import CACHES, PARTIAL
+from masuka.requests.actor import Actor
 from masuka.store import jobs as rows
+from masuka.store import models
 from masuka.store.connect import Store
 from masuka.store.jobs import Job
 
@@ -57,20 +60,40 @@ def settle(
 
     The process must be gone, or be done with this job.
     """
-    job = rows.get_job(store, actor=SYSTEM, id=job_id)
-    if job.state != "running" or job.fence != files.fence:
-        return None
-    following = _after(job, ending, kind)
-    if following.states[0] not in ("done", "paused"):
-        _delete_partial_output(store, workspace, job)
-    files.sweep_scratch()
+    while True:
+        job = rows.get_job(store, actor=SYSTEM, id=job_id)
+        if job.state != "running" or job.fence != files.fence:
+            return None
+        following = _after(job, ending, kind)
+        for folder in _leavings(store, workspace, job, following.states[0]):
+            _delete(job, folder)
+        files.sweep_scratch()
+        with store.write():
+            now = rows.get_pulse(store, id=job_id)
+            if now is not None and now.asked != job.asked:
+                # Somebody asked for something while the files went: that counts too.
+                continue
+            settled = move(store, job_id, following.states[0], fence=files.fence, **following.columns)
+            for state in following.states[1:]:
+                settled = move(store, job_id, state) if settled else None
+        if settled is not None:
+            files.sweep()
+        return settled
+
+
+def cancel(store: Store, *, workspace: Workspace, actor: Actor, job_id: int) -> bool:
+    """Whether the job will stop; one that only waited ends at once, and its leavings go."""
     with store.write():
-        settled = move(store, job_id, following.states[0], fence=files.fence, **following.columns)
-        for state in following.states[1:]:
-            settled = move(store, job_id, state) if settled else None
-    if settled is not None:
-        files.sweep()
-    return settled
+        will_stop = ask_cancel(store, actor=actor, job_id=job_id)
+        job = rows.get_job(store, actor=actor, id=job_id)
+        ended = will_stop and job.state in ENDED
+        # Out of the way before anybody can try it again; deleting may take longer than others wait.
+        moved = [_moved(job, folder) for folder in _leavings(store, workspace, job, job.state)] if ended else []
+    if ended:
+        AttemptFiles(workspace.jobs / str(job.id), job.fence).sweep()
+    for folder in moved:
+        _delete(job, folder)
+    return will_stop
 
 
 def fail_job(
@@ -121,19 +144,49 @@ def _interrupted(kind: Kind | None, losses: int, *, never_began: bool = False) -
     return _Next(states, {"message": message, "failures_without_checkpoint": losses})
 
 
-def _delete_partial_output(store: Store, workspace: Workspace, job: Job) -> None:
-    output = job.params.get("output")
-    if not output:
-        return
-    folder = workspace.resolve(output)
-    root = workspace.root.resolve()
-    # Two levels below the root at least, so that no folder of the workspace itself can go.
-    if not folder.is_relative_to(root) or len(folder.relative_to(root).parts) < 2 or not folder.exists():
-        return
+def _leavings(store: Store, workspace: Workspace, job: Job, state: str) -> list[Path]:
+    """The folders that a job in that state has no more use for; checkpoints are never among them."""
+    if state in ("done", "paused"):
+        return []
+    found: list[Path] = []
+    if job.params.get("output"):
+        output = workspace.resolve(job.params["output"])
+        found.append(Path(f"{output}{PARTIAL}"))
+        if not _is_of_use(store, workspace, job, output):
+            found.append(output)
+    if state in ENDED and job.params.get("run_folder"):
+        found.append(workspace.resolve(job.params["run_folder"]) / CACHES)
+    return [folder for folder in found if folder.is_dir() and _may_go(workspace, folder)]
+
+
+def _is_of_use(store: Store, workspace: Workspace, job: Job, output: Path) -> bool:
     made = rows.list_job_events(store, actor=SYSTEM, id=job.id, type="artefact")
     kept = [event for event in made if event.data["kind"] in KEPT_ARTEFACTS]
-    if not any(workspace.resolve(Path(event.data["path"])).exists() for event in kept):
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            log.warning("job %d: its unfinished output stays at %s: %s", job.id, folder, error)
+    if any(workspace.resolve(Path(event.data["path"])).exists() for event in kept):
+        return True
+    # An earlier attempt, a job of its own, may have finished the LoRA.
+    known = models.list_models(store, actor=SYSTEM, kind="adapter", active=None) if output.exists() else []
+    return any(workspace.resolve(model.path).is_relative_to(output) for model in known if model.path)
+
+
+def _may_go(workspace: Workspace, folder: Path) -> bool:
+    root = workspace.root.resolve()
+    # Two levels below the root at least, so that no folder of the workspace itself can go.
+    return folder.is_relative_to(root) and len(folder.relative_to(root).parts) >= 2
+
+
+def _moved(job: Job, folder: Path) -> Path:
+    """The folder under a name that no other attempt looks for; where it was if it cannot move."""
+    aside = folder.with_name(f"{folder.name}.gone-{job.id}")
+    try:
+        return folder.rename(aside)
+    except OSError as error:
+        log.warning("job %d: %s cannot be moved: %s", job.id, folder, error)
+        return folder
+
+
+def _delete(job: Job, folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        log.warning("job %d: what it left stays at %s: %s", job.id, folder, error)

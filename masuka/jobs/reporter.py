@@ -20,6 +20,10 @@ from masuka.jobs.files import stop_reason
 
 SECONDS_BETWEEN_PROGRESS = 0.2
 SECONDS_BETWEEN_CHECKS = 0.05
+CACHES = "caches"
+"""The folder in a run's folder that the next attempt can make again; checkpoints stay."""
+PARTIAL = ".partial"
+"""Ends the name of an output folder that is still being written."""
 
 
 class Reporter(Protocol):

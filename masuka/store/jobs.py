@@ -145,6 +145,7 @@ def list_jobs(
     actor: Actor,
     character_id: int | None = None,
     dataset_id: int | None = None,
+    run_id: int | None = None,
     states: Sequence[str] | None = None,
     kind: str | None = None,
     before_id: int | None = None,
@@ -152,7 +153,8 @@ def list_jobs(
 ) -> list[Job]:
     """The person's jobs, the newest first; an owner sees everybody's."""
     where: dict[str, Any] = {}
-    for column, value in (("character_id", character_id), ("dataset_id", dataset_id), ("kind", kind)):
+    columns = {"character_id": character_id, "dataset_id": dataset_id, "run_id": run_id, "kind": kind}
+    for column, value in columns.items():
         if value is not None:
             where[f"{column} = ?"] = value
     if before_id is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from masuka import logs
 from masuka.errors import NotFound
 from masuka.requests.actor import Actor
 from masuka.store import secrets
@@ -77,6 +78,8 @@ def _opened(db: Store, row: dict[str, Any]) -> Setting:
         value = None
     elif row["encrypted"]:
         value = secrets.decrypt(db.secrets, row["value"])
+        # Whoever can read a key can also log it by mistake.
+        logs.redact.learn([value or ""])
     return Setting(
         user_id=row["user_id"],
         key=row["key"],

@@ -12,9 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from masuka import logs
 from masuka.config import Settings, Workspace, apply_quiet_environment
 from masuka.hosting.machine import Machine, machine
 from masuka.jobs.recovery import recover
+from masuka.jobs.secrets import stored_secrets
 from masuka.jobs.supervisor import Supervisor
 from masuka.requests.actor import Actor
 from masuka.store import changes
@@ -63,6 +65,9 @@ class Studio:
         settings = settings or Settings.from_environment()
         apply_quiet_environment(settings.workspace.create())
         store = Store.open(settings.workspace, secret_key=settings.secrets.get("SECRET_KEY"))
+        # A job's old log may show a key that nothing in this process has used yet.
+        logs.redact.learn(settings.secrets.values())
+        stored_secrets(store, settings, OWNER.user_id)
         supervisor = None
         if workers == "processes":
             supervisor = Supervisor(store, settings)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from masuka.errors import Cancelled, Conflict, MasukaError, from_dict
-from masuka.jobs import queue
+from masuka.jobs import endings, queue
 from masuka.jobs.executors.inline import run_inline
 from masuka.jobs.files import log_tail
 from masuka.store import jobs as rows
@@ -43,6 +44,7 @@ class Jobs:
         *,
         character_id: int | None = None,
         dataset_id: int | None = None,
+        run_id: int | None = None,
         states: Iterable[str] | None = None,
         kind: str | None = None,
         before_id: int | None = None,
@@ -54,6 +56,7 @@ class Jobs:
             actor=self._context.actor,
             character_id=character_id,
             dataset_id=dataset_id,
+            run_id=run_id,
             states=None if states is None else list(states),
             kind=kind,
             before_id=before_id,
@@ -81,7 +84,7 @@ class Jobs:
             if time.monotonic() > deadline_s:
                 raise Conflict(f"The job '{now.title}' still runs.", "Wait longer or cancel it.")
             if self._context.supervisor is None:
-                self._run_next(now)
+                self._run_next(now, deadline_s)
             else:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
             now = self.get(job_id)
@@ -89,7 +92,7 @@ class Jobs:
 
     def cancel(self, job_ids: Sequence[int]) -> int:
         """How many jobs were asked to stop; those that had ended already do not count."""
-        return self._each(job_ids, queue.ask_cancel)
+        return self._each(job_ids, partial(endings.cancel, workspace=self._context.workspace))
 
     def pause(self, job_id: int) -> Job:
         """The job, asked to keep a checkpoint and leave; raises Conflict when it cannot."""
@@ -161,15 +164,18 @@ class Jobs:
         self._context.wake()
         return count
 
-    def _run_next(self, wanted: Job) -> None:
-        """Runs the wanted job in this process, after the queued ones that stand before it."""
+    def _run_next(self, wanted: Job, deadline_s: float) -> None:
+        """Runs the wanted job in this process, after the queued ones that stand before it.
+
+        What another process runs, or an app will run, is waited for.
+        """
         if wanted.state == "interrupted":
             self.resume(wanted.id)
         before = [j for j in self.list(states=["queued"], limit=1000) if j.position <= wanted.position]
-        for job in sorted(before, key=lambda j: j.position):
-            run_inline(self._context.store, self._context.settings, job.id)
-        # One that another process runs is waited for.
-        run_inline(self._context.store, self._context.settings, wanted.id)
+        for job_id in [*(j.id for j in sorted(before, key=lambda j: j.position)), wanted.id]:
+            left_s = deadline_s - time.monotonic()
+            if left_s > 0:
+                run_inline(self._context.store, self._context.settings, job_id, timeout_s=left_s)
 
 
 def _outcome(job: Job) -> Job:

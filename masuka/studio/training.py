@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,24 @@ class Training:
         """The run's sample pictures in step order."""
         return runs.list_samples(self._context.store, actor=self._context.actor, run_id=run_id)
 
+    def delete(self, run_id: int, *, timeout_s: float = 30) -> None:
+        """Stops the training, then deletes it with its jobs, figures, samples and checkpoints.
+
+        A LoRA that it made stays. Raises Conflict when it does not stop.
+        """
+        self._context.actor.must_edit()
+        run = self.run(run_id)
+        # Its jobs too: without checkpoints and figures there is nothing to try again.
+        jobs = self._jobs.list(run_id=run.id, limit=1000)
+        self._jobs.delete([job.id for job in jobs], timeout_s=timeout_s)
+        folder = self._folder(run.id)
+        if folder.exists():
+            shutil.rmtree(folder)
+        runs.delete_run(self._context.store, actor=self._context.actor, id=run.id)
+
+    def _folder(self, run_id: int) -> Path:
+        return self._context.workspace.runs / f"{run_id:05d}"
+
     def _add_run(self, wanted: TrainImage, dataset: Dataset, pictures: Sequence[Picture], name: str) -> Run:
         family, _ = family_of(wanted.base)
         return runs.add_run(
@@ -130,7 +149,7 @@ class Training:
             "family": run.family,
             "base": self._models.base_params(wanted.base),
             "run_id": run.id,
-            "run_folder": str(workspace.runs / f"{run.id:05d}"),
+            "run_folder": str(self._folder(run.id)),
             "output": str(workspace.adapters / f"{run.id:05d}-{folder}"),
             "name": run.name,
             "trigger_word": dataset.trigger_word,

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from masuka.cli import app
 from masuka.families import FAMILIES
+from masuka.models import catalogue
 from masuka.requests.base import params
 from masuka.requests.images import DrawImages
 from masuka.requests.training import TrainImage
@@ -104,6 +105,32 @@ def test_a_queued_job_is_cancelled_and_tried_again(dataset_id: int) -> None:
     assert data("jobs", "cancel", str(job["id"])) == {"asked": 1}
     assert data("jobs", "show", str(job["id"]))["job"]["state"] == "cancelled"
     assert data("jobs", "retry", str(job["id"]))["state"] == "queued"
+
+
+def a_base_of_real_size() -> str:
+    """A base whose files are there, as after its download."""
+    from masuka.config import Settings
+
+    folder = Settings.from_environment().workspace.models / "flux1-dev"
+    (folder / "vae").mkdir(parents=True)
+    (folder / "vae" / "config.json").write_text("{}")
+    (folder / "model_index.json").write_text('{"vae": ["diffusers", "AutoencoderKL"]}')
+    (folder / catalogue.FINISHED).write_text("{}")
+    return folder.name
+
+
+def test_trainings_are_listed_and_deleted(dataset_id: int) -> None:
+    data("dataset", "samples", str(dataset_id), "--count", "1")
+    start = ("train", "image", str(dataset_id), "--base", a_base_of_real_size(), "--later")
+    first, second = (data(*start)["job"]["run_id"] for _ in range(2))
+    assert [(r["id"], r["status"]) for r in data("train", "list")] == [(second, "queued"), (first, "queued")]
+    declined = CliRunner().invoke(app, ["train", "delete", str(first)], input="n\n")
+    assert declined.exit_code == 1
+    assert "checkpoints" in declined.stderr
+    assert data("train", "delete", str(first), "--yes") == {"deleted": first}
+    assert [r["id"] for r in data("train", "list")] == [second]
+    assert [j["run_id"] for j in data("jobs", "list", "--state", "queued")] == [second]
+    assert "no training" in run("train", "delete", str(first), "--yes", code=1).stderr
 
 
 def test_characters() -> None:

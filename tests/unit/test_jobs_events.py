@@ -7,8 +7,8 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from masuka.config import Settings, Workspace
 from masuka.errors import InvalidInput, MasukaError, OutOfDisk, OutOfMemory, from_dict
 from masuka.jobs import failures, queue
-from masuka.jobs.endings import Lost, settle
+from masuka.jobs.endings import Lost, cancel, settle
 from masuka.jobs.events import End, apply_events
 from masuka.jobs.files import AttemptFiles
 from masuka.jobs.kinds import Kind
@@ -387,6 +388,97 @@ def test_output_stays_while_something_in_it_is_of_use(bench: Bench, kind: str) -
     assert output.exists()
 
 
+def run_folder(bench: Bench) -> Path:
+    """What a training keeps while it runs."""
+    folder = bench.workspace.runs / "00001"
+    for name in ("caches/latents", "checkpoints", "samples"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "file").write_text("x")
+    return folder
+
+
+def left_of(folder: Path) -> list[str]:
+    return sorted(part.name for part in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("ending", "caches"),
+    [
+        (End("failed", {"error": {"message": "Bad."}}), False),
+        (End("stopped", {"why": "cancel"}), False),
+        (Lost(-9), True),
+        (End("stopped", {"why": "pause"}), True),
+    ],
+)
+def test_a_training_that_ended_keeps_its_checkpoints_only(bench: Bench, ending: End | Lost, caches: bool) -> None:
+    kept = run_folder(bench)
+    output = unfinished_output(bench)
+    half = output.rename(f"{output}.partial")
+    job, files, _ = bench.start("train", params={"output": str(output), "run_folder": str(kept)})
+    bench.apply(job, files)
+    assert bench.settle(job, files, ending) is not None
+    assert left_of(kept) == (["caches", "checkpoints", "samples"] if caches else ["checkpoints", "samples"])
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("state", ["paused", "interrupted"])
+def test_cancelling_a_training_that_waits_deletes_what_it_left(bench: Bench, state: str) -> None:
+    kept = run_folder(bench)
+    output = unfinished_output(bench)
+    half = output.rename(f"{output}.partial")
+    job, _, _ = bench.start("train", params={"output": str(output), "run_folder": str(kept)})
+    assert queue.move(bench.store, job.id, state) is not None
+    assert cancel(bench.store, workspace=bench.workspace, actor=OWNER, job_id=job.id)
+    assert bench.get(job).state == "cancelled"
+    assert left_of(kept) == ["checkpoints", "samples"]
+    assert not half.exists()
+
+
+def test_cancelling_a_training_that_runs_leaves_its_files_to_its_end(bench: Bench) -> None:
+    kept = run_folder(bench)
+    job, _, _ = bench.start("train", params={"run_folder": str(kept)})
+    assert cancel(bench.store, workspace=bench.workspace, actor=OWNER, job_id=job.id)
+    assert bench.get(job).state == "running"
+    assert left_of(kept) == ["caches", "checkpoints", "samples"]
+
+
+def test_a_lora_of_an_earlier_attempt_survives_the_cancel_of_the_next(bench: Bench) -> None:
+    output = unfinished_output(bench)
+    first, files, reporter = bench.training()
+    reporter.artefact("adapter", output / "half.safetensors", sha256="a" * 64)
+    bench.apply(first, files)
+    bench.settle(first, files, End("failed", {"error": {"message": "Bad."}}))
+    again = queue.retry(bench.store, actor=OWNER, job_id=first.id, kinds=KINDS)
+    assert cancel(bench.store, workspace=bench.workspace, actor=OWNER, job_id=again.id)
+    assert left_of(output) == ["half.safetensors"]
+
+
+@dataclass(frozen=True)
+class SlowFiles(AttemptFiles):
+    """Files that take so long to go that a person cancels meanwhile."""
+
+    meanwhile: Callable[[], object]
+
+    def sweep_scratch(self) -> None:
+        super().sweep_scratch()
+        self.meanwhile()
+
+
+@pytest.mark.parametrize(
+    "ending", [End("done", {"result": {"items": 1}}), End("stopped", {"why": "pause"}), Lost(-9)]
+)
+def test_a_cancel_while_the_files_go_is_heeded(bench: Bench, ending: End | Lost) -> None:
+    output = unfinished_output(bench)
+    job, files, _ = bench.start("train", params={"output": str(output)})
+    bench.apply(job, files)
+    asks = iter([lambda: queue.ask_cancel(bench.store, actor=OWNER, job_id=job.id)])
+    slow = SlowFiles(files.folder, files.fence, lambda: next(asks, bool)())
+    settled = bench.settle(job, slow, ending)
+    assert settled is not None
+    assert settled.state == "cancelled"
+    assert not output.exists()
+
+
 @pytest.mark.parametrize("output", ["", ".", "adapters", "..", "/", "../elsewhere/deep/folder"])
 def test_only_a_folder_deep_inside_the_workspace_is_ever_deleted(bench: Bench, output: str) -> None:
     elsewhere = bench.workspace.root.parent / "elsewhere" / "deep" / "folder"
@@ -458,6 +550,8 @@ class OutOfMemoryError(RuntimeError):
     [
         (InvalidInput("Too wide."), InvalidInput, "Too wide."),
         (OSError(28, "No space left on device"), OutOfDisk, "disk is full"),
+        (SafetensorError("I/O error: No space left (os error 28)"), OutOfDisk, "disk is full"),
+        (SafetensorError("I/O error: Disk quota exceeded (os error 122)"), OutOfDisk, "disk is full"),
         (OSError(12, "Cannot allocate memory"), OutOfMemory, "RAM"),
         (MemoryError(), OutOfMemory, "RAM"),
         (OutOfMemoryError("Tried to allocate"), OutOfMemory, "GPU"),

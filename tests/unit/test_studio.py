@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from masuka import Settings, Studio
+from masuka import Settings, Studio, logs
 from masuka.config import Workspace
 from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from masuka.jobs.recovery import lock_of
 from masuka.models import catalogue
 from masuka.requests import Actor
 from masuka.requests.datasets import CreateDataset
@@ -43,7 +44,7 @@ def filled(studio: Studio, photos: Path, name: str = "Mira") -> Dataset:
 
 def with_a_base(studio: Studio) -> str:
     """A base whose files are there, as after its download."""
-    folder = studio.workspace.models / "flux1-schnell"
+    folder = studio.workspace.models / "flux1-dev"
     (folder / "vae").mkdir(parents=True)
     (folder / "vae" / "config.json").write_text("{}")
     (folder / "model_index.json").write_text('{"vae": ["diffusers", "AutoencoderKL"]}')
@@ -226,3 +227,64 @@ def test_what_is_asked_again_with_its_key_is_one_job(studio: Studio, photos: Pat
     other = studio.acting_as(Actor(user_id=guest.id, role="editor", name="guest"))
     mine = studio.images.draw(prompt="a red robot", base=base, key="click 2")
     assert other.images.draw(prompt="a red robot", base=base, key="click 2").id != mine.id
+
+
+def test_a_training_is_deleted_with_its_jobs_and_folder(studio: Studio, photos: Path) -> None:
+    data, base = filled(studio, photos), with_a_base(studio)
+    job, other = (studio.training.start(dataset_id=data.id, base=base) for _ in range(2))
+    assert job.run_id is not None and other.run_id is not None
+    folders = [Path(j.params["run_folder"]) for j in (job, other)]
+    for folder in folders:
+        (folder / "checkpoints").mkdir(parents=True)
+    studio.jobs.cancel([job.id])
+    again = studio.jobs.retry(job.id)
+    studio.training.delete(job.run_id)
+    assert [folder.exists() for folder in folders] == [False, True]
+    assert [run.id for run in studio.training.runs()] == [other.run_id]
+    assert [j.id for j in studio.jobs.list(kind="train_image")] == [other.id]
+    for gone in (lambda: studio.training.run(job.run_id), lambda: studio.jobs.get(again.id)):
+        with pytest.raises(NotFound):
+            gone()
+
+
+def test_only_who_may_edit_deletes_a_training_and_only_their_own(studio: Studio, photos: Path) -> None:
+    job = studio.training.start(dataset_id=filled(studio, photos).id, base=with_a_base(studio))
+    assert job.run_id is not None
+    guest = users.add_user(studio.store, actor=studio.actor, username="guest", role="editor")
+    for actor, error in (
+        (Actor(user_id=1, role="viewer"), NotAllowed),
+        (Actor(user_id=guest.id, role="editor"), NotFound),
+    ):
+        with pytest.raises(error):
+            studio.acting_as(actor).training.delete(job.run_id)
+    assert studio.jobs.get(job.id).state == "queued"
+
+
+def test_cancelling_a_paused_training_frees_what_it_cached(studio: Studio, photos: Path) -> None:
+    job = studio.training.start(dataset_id=filled(studio, photos).id, base=with_a_base(studio))
+    folder = Path(job.params["run_folder"])
+    for name in ("caches", "checkpoints"):
+        (folder / name).mkdir(parents=True)
+    studio.jobs.pause(job.id)
+    assert studio.jobs.cancel([job.id]) == 1
+    assert [part.name for part in folder.iterdir()] == ["checkpoints"]
+
+
+def test_a_wait_ends_in_time_while_an_app_has_the_queue(studio: Studio, photos: Path) -> None:
+    data = studio.datasets.create(name="Mira", trigger_word="mira7x")
+    job = studio.datasets.add_pictures(data.id, photos)
+    with lock_of(studio.workspace), pytest.raises(Conflict, match="still"):
+        studio.jobs.wait(job, timeout_s=0.3)
+    assert studio.jobs.get(job.id).state == "queued"
+    assert studio.jobs.wait(job).state == "done"
+
+
+def test_a_key_is_hidden_from_the_moment_it_is_kept_and_at_every_start(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "redact", logs.Redactor())
+    studio.preferences.set_key("HF_TOKEN", "canary without a shape")
+    assert logs.redact("canary without a shape") == "[secret]"
+    monkeypatch.setattr(logs, "redact", logs.Redactor())
+    with Studio.open(studio.settings):
+        assert logs.redact("canary without a shape") == "[secret]"

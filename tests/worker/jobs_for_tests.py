@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -39,6 +40,7 @@ KINDS = {
         Kind("chatter", "cpu", f"{HERE}:chatter", "Printing"),
         Kind("missing", "cpu", "tests.worker.no_such_module:run", "Nothing"),
         Kind("who", "cpu", f"{HERE}:who", "Looking"),
+        Kind("tell_key", "cpu", f"{HERE}:tell_key", "Logging a key"),
     )
 }
 
@@ -189,6 +191,12 @@ def who(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         "store": "masuka.store" in sys.modules,
         "modules": sorted({name.partition(".")[0] for name in sys.modules}),
     }
+
+
+def tell_key(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """As a careless library does."""
+    logging.getLogger("careless").warning("asking with %s", os.environ["HF_TOKEN"])
+    return {}
 
 
 def _half_output(params: dict[str, Any]) -> None:

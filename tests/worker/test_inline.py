@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from masuka.jobs import queue
@@ -86,10 +90,10 @@ def test_an_interrupt_from_the_keyboard_cancels_and_goes_on_up(desk: Desk) -> No
 
 
 def test_a_training_pauses_and_goes_on(desk: Desk) -> None:
-    job = desk.training(total=30, seconds=0.02, every=100)
+    job = desk.training(total=100, seconds=0.02, every=1000)
 
     def pause(event: dict[str, Any]) -> None:
-        if event["type"] == "progress" and 3 < event["step"] < 10:
+        if event["type"] == "progress" and event["step"] > 3:
             queue.ask_pause(desk.store, actor=desk.actor, job_id=job.id, kinds=KINDS)
 
     paused = run(desk, job, on_event=pause)
@@ -98,7 +102,7 @@ def test_a_training_pauses_and_goes_on(desk: Desk) -> None:
     queue.resume(desk.store, actor=desk.actor, job_id=job.id)
     assert run(desk, job).state == "done"
     steps = (Path(job.params["run_folder"]) / "steps.txt").read_text().split()
-    assert [int(step) for step in steps] == list(range(1, 31))
+    assert [int(step) for step in steps] == list(range(1, 101))
 
 
 def test_what_cannot_be_recorded_stops_the_job(desk: Desk) -> None:
@@ -127,6 +131,53 @@ def test_a_stored_key_is_lent_for_the_job_only(desk: Desk) -> None:
     assert job.result is not None
     assert job.result["token"] == "hf_canary123456"
     assert "HF_TOKEN" not in os.environ
+
+
+@pytest.mark.parametrize("place", ["the page", "a .env file"])
+def test_a_key_reaches_the_job_and_no_log(desk: Desk, place: str) -> None:
+    key = f"canary without a shape from {place}"
+    if place == "the page":
+        preferences.set_setting(desk.store, actor=desk.actor, key="HF_TOKEN", value=key, encrypted=True)
+    else:
+        desk.settings = replace(desk.settings, secrets={"HF_TOKEN": key})
+    who = run(desk, desk.add("who"))
+    assert who.result is not None
+    assert who.result["token"] == key
+    told = run(desk, desk.add("tell_key"))
+    log = (desk.folder(told) / "log.txt").read_text()
+    assert "asking with [secret]" in log
+    assert key not in log
+    assert "HF_TOKEN" not in os.environ
+
+
+def test_the_app_runs_what_is_asked_for_beside_it(desk: Desk) -> None:
+    desk.supervise()
+    training = desk.training(total=60, seconds=0.02)
+    desk.wait(training, "running")
+    drawn = run(desk, desk.add("draw", total=2))
+    assert drawn.result is not None
+    assert drawn.result["pid"] != os.getpid()
+    assert drawn.started_at is not None
+    assert drawn.started_at >= str(desk.wait(training).finished_at), "never two jobs on one device"
+
+
+def test_a_full_lane_is_waited_for(desk: Desk) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
+        started_s = psutil.Process(other.pid).create_time()
+        claimed = queue.claim(desk.store, job_id=desk.training().id, pid=other.pid, pid_started=started_s)
+        assert claimed is not None
+        job = desk.add("draw")
+        assert run(desk, job, timeout_s=0.3).state == "queued"
+        assert run(desk, desk.add("count")).state == "done", "another lane is free"
+        other.kill()
+    assert run(desk, job).state == "done"
+
+
+def test_a_job_that_somebody_else_runs_is_waited_for_so_long(desk: Desk) -> None:
+    other = psutil.Process()
+    job = desk.add("count")
+    queue.claim(desk.store, job_id=job.id, pid=other.pid, pid_started=other.create_time())
+    assert run(desk, job, timeout_s=0.3).state == "running"
 
 
 def test_a_job_that_a_worker_runs_is_waited_for(desk: Desk) -> None:

@@ -6,25 +6,28 @@ The same code, events and endings as in a worker; only the process is the caller
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import psutil
+from filelock import Timeout
 
 from masuka.config import Settings, secrets_in_environment
 from masuka.errors import NotFound, from_dict
 from masuka.jobs.endings import Lost, fail_job, settle
 from masuka.jobs.events import LAST_TYPES, apply_events
 from masuka.jobs.files import AttemptFiles, stop_reason
-from masuka.jobs.kinds import KINDS, Kind
+from masuka.jobs.kinds import KINDS, Kind, Lane
 from masuka.jobs.queue import SECONDS_BETWEEN_LOOKS, SYSTEM, claim
-from masuka.jobs.recovery import recover
+from masuka.jobs.recovery import lock_of, recover
 from masuka.jobs.reporter import EventFile
 from masuka.jobs.secrets import stored_secrets
+from masuka.jobs.slots import SLOTS
 from masuka.jobs.worker import perform
-from masuka.logs import SafeFormatter
+from masuka.logs import SafeFormatter, redact
 from masuka.store import jobs as rows
 from masuka.store.connect import Store
 from masuka.store.jobs import Job
@@ -41,17 +44,43 @@ def run_inline(
     on_event: OnEvent | None = None,
     *,
     kinds: Mapping[str, Kind] = KINDS,
+    timeout_s: float = math.inf,
 ) -> Job:
     """The job after it was run here; `on_event` sees each event as it comes.
 
-    A job that somebody else runs is waited for instead, one that does not wait to be run
-    is returned as it is. An interrupt from the keyboard cancels the job and is raised again.
+    A job is waited for instead while somebody else runs it, while the supervisor of an app
+    works (which will run it), and while its lane is full: no device is shared. `timeout_s`
+    ends that waiting, never a job that began here. One that does not wait to be run is
+    returned as it is. An interrupt from the keyboard cancels the job and is raised again.
     """
-    recover(store, settings, kinds=kinds)
+    until_s = time.monotonic() + timeout_s
+    while (job := rows.get_job(store, actor=SYSTEM, id=job_id)).state in ("queued", "running"):
+        mine = _claimed(store, settings, job, kinds)
+        if mine is not None:
+            _begin(store, settings, mine, kinds, on_event)
+            return rows.get_job(store, actor=SYSTEM, id=job_id)
+        if time.monotonic() >= until_s:
+            break
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return job
+
+
+def _claimed(store: Store, settings: Settings, job: Job, kinds: Mapping[str, Kind]) -> Job | None:
     me = psutil.Process()
-    job = claim(store, job_id=job_id, pid=me.pid, pid_started=me.create_time())
-    if job is None:
-        return _once_it_stands(store, settings, job_id, kinds)
+    try:
+        with lock_of(settings.workspace).acquire(timeout=0):
+            recover(store, settings, kinds=kinds, locked=True)
+            running = sum(other.lane == job.lane for other in rows.list_running(store))
+            if running >= SLOTS[cast(Lane, job.lane)]:
+                return None
+            return claim(store, job_id=job.id, pid=me.pid, pid_started=me.create_time())
+    except Timeout:
+        return None
+
+
+def _begin(
+    store: Store, settings: Settings, job: Job, kinds: Mapping[str, Kind], on_event: OnEvent | None
+) -> None:
     files = AttemptFiles(settings.workspace.jobs / str(job.id), job.fence).prepare()
     kind = kinds.get(job.kind)
     if kind is None:
@@ -59,7 +88,6 @@ def run_inline(
         fail_job(store, settings.workspace, job.id, files, told)
     else:
         _run(store, settings, job, kind, files, on_event)
-    return rows.get_job(store, actor=SYSTEM, id=job_id)
 
 
 def _run(
@@ -68,8 +96,10 @@ def _run(
     recorder = _Recorder(store, settings, job, files, on_event)
     reporter = EventFile(files.events, files.scratch, recorder.stop_reason, recorder)
     try:
-        lent = secrets_in_environment(stored_secrets(store, settings, job.user_id))
-        with lent, _logged_to(files):
+        # What was read from a .env file is in the settings only, not in the environment.
+        secrets = {**settings.secrets, **stored_secrets(store, settings, job.user_id)}
+        redact.learn(secrets.values())
+        with secrets_in_environment(secrets), _logged_to(files):
             perform(kind.run, {**job.params, "job_id": job.id}, reporter, nullcontext())
     finally:
         reporter.close()
@@ -123,12 +153,3 @@ def _logged_to(files: AttemptFiles) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         handler.close()
-
-
-def _once_it_stands(store: Store, settings: Settings, job_id: int, kinds: Mapping[str, Kind]) -> Job:
-    while True:
-        job = rows.get_job(store, actor=SYSTEM, id=job_id)
-        if job.state != "running":
-            return job
-        recover(store, settings, kinds=kinds)
-        time.sleep(SECONDS_BETWEEN_LOOKS)
