@@ -28,6 +28,7 @@ from safetensors.torch import save, save_file
 from masuka import __version__
 from masuka.errors import TrainingError
 from masuka.families.base import AdapterReport
+from masuka.jobs.reporter import PARTIAL
 from masuka.requests.text import clean_filename
 from masuka.training.learner import DENOISER, TEXT, Learner
 from masuka.training.lora import part_of, peft_layers
@@ -59,7 +60,7 @@ def export(
 
     Raises TrainingError when the written file does not load back into the model.
     """
-    staging = plan.output.with_name(f"{plan.output.name}.partial")
+    staging = plan.output.with_name(plan.output.name + PARTIAL)
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:

@@ -18,7 +18,7 @@ from typing import Any
 from torch import nn
 
 from masuka.errors import Stop
-from masuka.jobs.reporter import Reporter
+from masuka.jobs.reporter import CACHES, Reporter
 from masuka.models.loading import free_memory, quiet_libraries
 from masuka.training.batches import Batches
 from masuka.training.caches import Latents, Texts, cache_latents, cache_texts
@@ -72,7 +72,7 @@ def prepare(plan: Plan, reporter: Reporter) -> Training:
     sizes = check_pictures(plan.pictures, reporter)
     reporter.stage("Caching captions")
     captions = [picture.caption for picture in plan.pictures]
-    caches = plan.run_folder / "caches"
+    caches = plan.run_folder / CACHES
     texts = cache_texts(plan.source, caches, [*captions, *texts_for(plan)], reporter)
     reporter.stage("Caching latents")
     latents = cache_latents(plan.source, caches, plan.pictures, plan.shapes(sizes), reporter)
@@ -147,7 +147,7 @@ class Training:
         exported = export(
             self._plan, self._learner, self._samples, losses=self.losses, started_at=self._started_at
         )
-        shutil.rmtree(self._plan.run_folder / "caches", ignore_errors=True)
+        shutil.rmtree(self._plan.run_folder / CACHES, ignore_errors=True)
         about = dict(exported.about)
         self._reporter.artefact(
             "adapter",
