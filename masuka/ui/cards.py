@@ -76,10 +76,11 @@ def job_actions(job: Job, *, log: bool = True) -> str:
     if job.state in ("paused", "interrupted"):
         parts.append(button("Resume", "library-resume", look="quiet", id=job.id))
     if job.state in UNFINISHED and job.asked != "cancel":
-        confirm = "Cancel this training?" if job.kind == "train_image" and job.state == "running" else ""
+        begun = job.kind == "train_image" and job.state in ("running", "paused", "interrupted")
+        confirm = "Cancel this training?" if begun else ""
         parts.append(
             button("Cancel", "library-cancel", look="quiet", confirm=confirm, yes="Cancel the training",
-                   detail="Its checkpoints are deleted. Pause keeps them.", ids=[job.id])
+                   detail="Try again goes on from its last checkpoint.", ids=[job.id])
         )  # fmt: skip
     if job.state in ("failed", "cancelled"):
         parts.append(button("Try again", "library-retry", look="quiet", id=job.id))

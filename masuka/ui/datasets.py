@@ -11,7 +11,7 @@ from masuka.store.pictures import Picture
 from masuka.studio import Studio
 from masuka.ui import forms
 from masuka.ui.cards import grid, job_card, picture_tile, refusals, selection_bar, when
-from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, ids_of, values_of
+from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, ids_of, key_of, values_of
 from masuka.ui.markup import (
     address,
     attributes,
@@ -68,7 +68,7 @@ def draw_body(studio: Studio, view: View) -> str:
 
 
 def draw_check(studio: Studio, view: View) -> str:
-    """What stands in the way of a good training; it looks for every file, so it is not live."""
+    """What stands in the way of a good training; not live, as it looks at each file."""
     if view.dataset is None or not studio.datasets.get(view.dataset).picture_count:
         return ""
     problems = "".join(f"<li>{esc(p)}</li>" for p in studio.datasets.check(view.dataset, read_files=False))
@@ -184,14 +184,15 @@ def on_delete(studio: Studio, payload: Payload, view: View) -> Outcome:
 def on_upload(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The job that takes in what was uploaded."""
     folder = batch_folder(studio, str(payload.get("batch", "")))
-    studio.datasets.add_pictures(id_of(payload), [folder], forget_sources=True)
+    studio.datasets.add_pictures(id_of(payload), [folder], forget_sources=True, key=key_of(payload))
     return Outcome()
 
 
 def on_folder(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The job that takes in a folder or a zip of this machine."""
     studio.actor.must_own()  # it reads any path this process may read
-    studio.datasets.add_pictures(id_of(payload), str(values_of(payload).get("paths", "")))
+    paths = str(values_of(payload).get("paths", ""))
+    studio.datasets.add_pictures(id_of(payload), paths, key=key_of(payload))
     return Outcome(clear=FOLDER)
 
 
@@ -235,14 +236,19 @@ def _jobs(studio: Studio, dataset_id: int) -> str:
 def _pictures(studio: Studio, view: View) -> str:
     assert view.dataset is not None
     dataset = studio.datasets.get(view.dataset)
-    page = studio.datasets.pictures(dataset.id, limit=PAGE)
+    page = [p for p in studio.datasets.pictures(dataset.id, limit=PAGE) if p.id <= (view.until or p.id)]
     if not page:
         return card(empty("datasets", "No pictures yet. Add ten to thirty that show the same character."))
-    return grid([picture_tile(p) for p in page], name="datasets-grid", more=_next(dataset.id, page))
+    more = _after(dataset.id, page) if view.until else _next(dataset.id, page)
+    return grid([picture_tile(p) for p in page], name="datasets-grid", more=more)
 
 
 def _next(dataset_id: int, page: Sequence[Picture]) -> str:
-    return f"fragment/pictures/{dataset_id}?after={page[-1].id}" if len(page) == PAGE else ""
+    return _after(dataset_id, page) if len(page) == PAGE else ""
+
+
+def _after(dataset_id: int, page: Sequence[Picture]) -> str:
+    return f"fragment/pictures/{dataset_id}?after={page[-1].id}"
 
 
 def _new_form(studio: Studio) -> str:

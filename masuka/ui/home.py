@@ -19,7 +19,7 @@ from masuka.ui.cards import (
     way,
 )
 from masuka.ui.estimates import training_sentence
-from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of
+from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, key_of
 from masuka.ui.markup import button, card, empty, esc, facts, go
 from masuka.ui.shell import character_of
 from masuka.ui.view import View
@@ -134,7 +134,7 @@ def on_sample(studio: Studio, payload: Payload, view: View) -> Outcome:
     dataset = studio.datasets.create(
         name=name, trigger_word=SAMPLE_TRIGGER, class_word="robot", character_id=character.id
     )
-    studio.datasets.add_samples(dataset.id)
+    studio.datasets.add_samples(dataset.id, key=key_of(payload))
     return Outcome(
         "Drawing twenty pictures of a robot that the model has never seen.", go={"character": character.id}
     )
@@ -142,19 +142,21 @@ def on_sample(studio: Studio, payload: Payload, view: View) -> Outcome:
 
 def on_refill(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The sample pictures, drawn again for an empty data set."""
-    studio.datasets.add_samples(id_of(payload))
+    studio.datasets.add_samples(id_of(payload), key=key_of(payload))
     return Outcome("Drawing sample pictures.")
 
 
 def on_train(studio: Studio, payload: Payload, view: View) -> Outcome:
     """A training with the base's defaults."""
-    studio.training.start(dataset_id=id_of(payload), base="pocket")
+    studio.training.start(dataset_id=id_of(payload), base="pocket", key=key_of(payload))
     return Outcome("Training is on its way. You can close this page; it goes on.")
 
 
 def on_draw(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The first pictures with the new LoRA."""
-    studio.images.draw(prompt=FIRST_PROMPT, adapter_id=id_of(payload), num_images=FIRST_PICTURES)
+    studio.images.draw(
+        prompt=FIRST_PROMPT, adapter_id=id_of(payload), num_images=FIRST_PICTURES, key=key_of(payload)
+    )
     return Outcome(f"Drawing {plural(FIRST_PICTURES, 'picture')}.")
 
 
@@ -255,7 +257,7 @@ TAB = Tab(
     "home",
     "Home",
     columns=(
-        (Region("next", draw_next, waiting='<div class="skeleton"></div>'), Region("recent", draw_recent)),
+        (Region("next", draw_next, waiting='<div class="skeleton"></div>'), Region("lately", draw_recent)),
         (Region("running", draw_running), Region("machine", draw_machine, always=True)),
     ),
     actions={"sample": on_sample, "refill": on_refill, "train": on_train, "draw": on_draw},

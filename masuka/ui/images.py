@@ -12,7 +12,7 @@ from masuka.studio import Studio
 from masuka.ui import forms
 from masuka.ui.cards import UNFINISHED, grid, item_tile, job_card, state_sentence, when
 from masuka.ui.estimates import base_choices, drawing_sentence
-from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, ids_of, values_of
+from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, ids_of, key_of, values_of
 from masuka.ui.markup import attributes, bar, button, card, download, empty, esc, facts, go, media
 from masuka.ui.view import View
 from masuka.ui.words import duration, number, plural
@@ -40,8 +40,8 @@ def draw_form(studio: Studio, view: View) -> str:
             placeholder=_example(base, adapter),
         )
         + forms.field(
-            FORM, described["adapter_id"], label="Character", help="", wide=True, value=adapter.id if adapter else "",
-            choices=[("", "None, the base model alone"), *((str(a.id), a.name) for a in adapters)],
+            FORM, described["adapter_id"], label="Character", help="", wide=True, value=adapter.id if adapter else 0,
+            choices=[("0", "None, the base model alone"), *((str(a.id), a.name) for a in adapters)],
         ).replace('name="adapter_id"', 'name="adapter_id" data-view-key="adapter"')
         + (_base_field(described["base"], base_choices(bases), base) if adapter is None else "")
         + _shape_field(described)
@@ -152,9 +152,11 @@ def on_draw(studio: Studio, payload: Payload, view: View) -> Outcome:
     width, _, height = str(values.pop("shape", "")).partition("x")
     if width and height:
         values |= {"width": width, "height": height}
-    if values.get("adapter_id"):
+    if values.get("adapter_id") == "0":
+        values.pop("adapter_id")
+    elif values.get("adapter_id"):
         values.pop("base", None)
-    studio.images.draw(values)
+    studio.images.draw(values, key=key_of(payload))
     return Outcome()
 
 
@@ -164,10 +166,11 @@ def on_again(studio: Studio, payload: Payload, view: View) -> Outcome:
     request = {"prompt": item.prompt, **item.settings.get("request", {}), "seed": item.seed}
     values = {k: forms.as_text(v) for k, v in request.items()}
     values["shape"] = f"{item.width}x{item.height}"
+    base = str(request.get("base", "pocket"))
     return Outcome(
         "The form holds its settings now.",
-        go={"tab": "images", "adapter": item.adapter_id, "item": None},
-        fill={"form": FORM, "values": values},
+        go={"tab": "images", "adapter": item.adapter_id or 0, "base": base, "item": None},
+        fill={"form": FORM, "remember": f"images:{base}", "values": values},
     )
 
 
@@ -220,6 +223,8 @@ def _preview(job: Job) -> str:
 
 
 def _chosen(adapters: list[Model], view: View) -> Model | None:
+    if view.adapter == 0:
+        return None
     by_id = {a.id: a for a in adapters}
     if view.adapter in by_id:
         return by_id[view.adapter]
@@ -288,7 +293,7 @@ TAB = Tab(
     "images",
     "Images",
     columns=(
-        (Region("form", draw_form, live=False, waiting='<div class="skeleton"></div>'),),
+        (Region("choices", draw_form, live=False, waiting='<div class="skeleton"></div>'),),
         (Region("now", draw_now), Region("earlier", draw_earlier, waiting='<div class="skeleton"></div>')),
     ),
     actions={

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gradio as gr
 
-from masuka.errors import Cancelled, InvalidInput, MasukaError, NotAllowed
+from masuka.errors import Cancelled, InvalidInput, MasukaError, NotAllowed, NotFound
 from masuka.requests import Actor
 from masuka.studio import Studio
 from masuka.ui.markup import attributes
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 BUSY_S = 1.0
 IDLE_S = 30.0
 _LONGEST_PAYLOAD = 200_000
+_ANSWERS_KEPT = 200
+_KEY = re.compile(r"[0-9a-f]{32}")
 Payload = Mapping[str, Any]
 
 
@@ -91,6 +95,7 @@ class Wiring:
         if sign_out is not None:
             self._actions["settings-sign-out"] = self._end_sessions
         self._places: list[tuple[str, Region, gr.HTML]] = []
+        self._answers: OrderedDict[tuple[int, str], dict[str, Any]] = OrderedDict()
 
     @property
     def actions(self) -> list[str]:
@@ -112,7 +117,9 @@ class Wiring:
         outputs = [pulse, timer, *(element for _, _, element in self._places)]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         read_view = "() => [window.masuka ? window.masuka.view() : '{}']"
-        for trigger in (timer.tick, look.click, page.load):
+        # The page's script decides when to look, so that never two looks are under way.
+        timer.tick(None, js="() => { if (window.masuka) window.masuka.tick(); }", queue=False, **quiet)
+        for trigger in (look.click, page.load):
             trigger(
                 self.on_look, inputs=[view], outputs=outputs, js=read_view, queue=False,
                 trigger_mode="multiple", **quiet,
@@ -126,20 +133,22 @@ class Wiring:
         """What changed for this view: [pulse, timer, one entry per region]."""
         view = View.parse(text)
         unfinished = 0
+        gone: list[str] = []
         try:
             studio = self._studio.acting_as(actor_of(request))
             change = studio.changes()
             counts = studio.jobs.counts()
             unfinished = sum(counts.get(state, 0) for state in ("queued", "running"))
             busy = unfinished > 0
+            view, gone = present(studio, view)
             pieces = [self._piece(studio, view, tab, region, change) for tab, region, _ in self._places]
             trouble = ""
         except MasukaError as error:
             change, busy, trouble = view.since, True, str(error)
             pieces = [gr.skip() for _ in self._places]
         pulse = {
-            "data-since": change, "data-unfinished": unfinished, "data-tab": view.tab, "data-trouble": trouble,
-            "data-n": secrets.token_hex(4),
+            "data-since": change, "data-unfinished": unfinished, "data-trouble": trouble,
+            "data-look": view.look, "data-gone": " ".join(gone), "data-n": secrets.token_hex(4),
         }  # fmt: skip
         return [
             f'<i id="pulse"{attributes(pulse)} hidden></i>',
@@ -168,24 +177,38 @@ class Wiring:
 
     def on_perform(self, text: str, request: gr.Request) -> str:
         """The answer to an action, as an element that the page's script reads."""
-        do = ""
+        do, key = "", ""
         try:
             if len(text) > _LONGEST_PAYLOAD:
                 raise InvalidInput("That is too much at once.", "Choose fewer.")
             asked = json.loads(text)
             do = str(asked.get("do", ""))
-            outcome = self._do(do, asked, actor_of(request))
-            answer: dict[str, Any] = {
-                "ok": True, "say": outcome.say, "go": dict(outcome.go), "clear": outcome.clear,
-                "fill": dict(outcome.fill), "undo": outcome.undo, "fetch": outcome.fetch,
-            }  # fmt: skip
+            key = str(asked.get("key", ""))
+            answer = self._answer(do, asked, actor_of(request), key)
         except MasukaError as error:
             answer = {"ok": isinstance(error, Cancelled), "say": error.message, "hint": error.hint}
             answer["field"] = error.field if isinstance(error, InvalidInput) else ""
         except Exception:  # noqa: BLE001 - anything else is a bug: the person gets a reference, the log the rest
             answer = {"ok": False, "say": _report_bug(do), "hint": ""}
+        answer["key"] = key
         answer["form"] = json.loads(text).get("form", "") if answer.get("field") else ""
         return f'<i id="answer"{attributes({"data-answer": json.dumps(answer), "data-n": secrets.token_hex(4)})}></i>'
+
+    def _answer(self, do: str, asked: Mapping[str, Any], actor: Actor, key: str) -> dict[str, Any]:
+        """What was done; the same key again gets the same answer, and nothing is done twice."""
+        known = self._answers.get((actor.user_id, key))
+        if known is not None:
+            return dict(known)
+        outcome = self._do(do, asked, actor)
+        answer = {
+            "ok": True, "say": outcome.say, "go": dict(outcome.go), "clear": outcome.clear,
+            "fill": dict(outcome.fill), "undo": outcome.undo, "fetch": outcome.fetch,
+        }  # fmt: skip
+        if _KEY.fullmatch(key):
+            self._answers[(actor.user_id, key)] = dict(answer)
+            while len(self._answers) > _ANSWERS_KEPT:
+                self._answers.popitem(last=False)
+        return answer
 
     def _do(self, do: str, asked: Mapping[str, Any], actor: Actor) -> Outcome:
         if do not in self._actions:
@@ -193,8 +216,9 @@ class Wiring:
         payload = asked.get("payload")
         if not isinstance(payload, dict):
             raise InvalidInput("The page sent something unreadable.", "Reload it.")
+        known = {**payload, "key": asked.get("key")}
         return self._actions[do](
-            self._studio.acting_as(actor), payload, View.parse(json.dumps(asked.get("view", {})))
+            self._studio.acting_as(actor), known, View.parse(json.dumps(asked.get("view", {})))
         )
 
     def _end_sessions(self, studio: Studio, payload: Payload, view: View) -> Outcome:
@@ -245,6 +269,36 @@ def ids_of(payload: Payload, name: str = "ids") -> list[int]:
 def id_of(payload: Payload, name: str = "id") -> int:
     """The one id of a payload; raises InvalidInput when there is none."""
     return ids_of(payload, name)[0]
+
+
+def key_of(payload: Payload) -> str | None:
+    """The random key of this very press of a button; None when there is none."""
+    key = payload.get("key")
+    return key if isinstance(key, str) and _KEY.fullmatch(key) else None
+
+
+def present(studio: Studio, view: View) -> tuple[View, list[str]]:
+    """The view without what is not there any more, and the names of that.
+
+    Browsers keep ids for longer than they are good: another workspace, a deleted set.
+    """
+    readers: Mapping[str, Callable[[int], object]] = {
+        "character": studio.characters.get,
+        "dataset": studio.datasets.get,
+        "run": studio.training.run,
+        "adapter": studio.models.adapter,
+    }
+    gone = []
+    for name, read in readers.items():
+        chosen = getattr(view, name)
+        if not chosen:  # 0 is a choice too: no adapter
+            continue
+        try:
+            read(chosen)
+        except NotFound:
+            gone.append(name)
+    # Forms are drawn again as well: they were drawn for what is gone.
+    return (replace(view, since=-1, **dict.fromkeys(gone)) if gone else view), gone
 
 
 def values_of(payload: Payload) -> dict[str, Any]:

@@ -7,12 +7,14 @@ when it is imported.
 from __future__ import annotations
 
 import contextlib
+import html
 import os
 import signal
 import socket
 import threading
 import webbrowser
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masuka import logs
@@ -61,8 +63,8 @@ def serve(settings: Settings) -> Served:
     from masuka.ui import uploads
     from masuka.ui.build import build
 
-    uploads.sweep(workspace.uploads)
     studio = Studio.open(settings, workers="processes")
+    uploads.sweep(studio)
     os.chdir(workspace.empty)
     sessions = Sessions(workspace.secrets)
     page = build(studio, sign_out=sessions.end_all)
@@ -93,7 +95,24 @@ def show(served: Served, settings: Settings) -> None:
     lines = [f"masuka is open at {served.address}", f"Enter with this link, it works once: {served.link}"]
     print("\n".join(lines), flush=True)  # noqa: T201 - the one line that a person needs from the start
     if settings.open_browser:
-        webbrowser.open(served.link)
+        webbrowser.open(entrance(settings.workspace.secrets, served.link).as_uri())
+
+
+def entrance(folder: Path, link: str) -> Path:
+    """A file for its owner only that leads a browser to the link.
+
+    A browser's command line can be read by everybody on the machine; the link must not
+    stand there.
+    """
+    file = folder / "open.html"
+    file.unlink(missing_ok=True)
+    target = html.escape(link, quote=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
+        out.write(
+            f'<!doctype html><meta charset="utf-8"><title>masuka</title>'
+            f'<meta http-equiv="refresh" content="0; url={target}"><a href="{target}">Open masuka</a>\n'
+        )
+    return file
 
 
 def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessions) -> tuple[FastAPI, str]:

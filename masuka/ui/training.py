@@ -11,7 +11,7 @@ from masuka.ui import forms
 from masuka.ui.cards import UNFINISHED, job_card, log_view, sample_tile, state_chip
 from masuka.ui.charts import MOST_POINTS, Point, loss_chart
 from masuka.ui.estimates import base_choices, training_sentence
-from masuka.ui.kit import Outcome, Payload, Region, Tab, values_of
+from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, key_of, values_of
 from masuka.ui.markup import address, button, card, empty, esc, facts, go
 from masuka.ui.view import View
 from masuka.ui.words import moment, number, plural, short
@@ -87,7 +87,7 @@ def draw_run(studio: Studio, view: View) -> str:
         _samples(samples, running=bool(job and job.state in UNFINISHED)), title="Samples", classes="samples"
     )
     log = card(log_view(studio, job)) if job else ""
-    left = f'<div class="stack learning">{chart}{log}{_settings(run)}</div>'
+    left = f'<div class="stack learning">{chart}{log}{_settings(run)}{_delete(run)}</div>'
     return f'{head}<div class="run">{progress}{left}{strip}</div>'
 
 
@@ -106,8 +106,14 @@ def draw_runs(studio: Studio, view: View) -> str:
 
 def on_start(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The queued training; its run is shown at once."""
-    job = studio.training.start(values_of(payload))
+    job = studio.training.start(values_of(payload), key=key_of(payload))
     return Outcome("Training is on its way. You can close this page; it goes on.", go={"run": job.run_id})
+
+
+def on_delete(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """The training is gone, with its folder."""
+    studio.training.delete(id_of(payload))
+    return Outcome("The training is deleted.", go={"run": None})
 
 
 def on_download(studio: Studio, payload: Payload, view: View) -> Outcome:
@@ -189,6 +195,14 @@ def _settings(run: Run) -> str:
     )
 
 
+def _delete(run: Run) -> str:
+    delete = button(
+        "Delete this training", "training-delete", look="danger", id=run.id, confirm=f"Delete {run.name}?",
+        detail="Its checkpoints, samples and measurements go too. A LoRA that it finished stays.", yes="Delete",
+    )  # fmt: skip
+    return f'<div class="actions">{delete}</div>'
+
+
 def _row(studio: Studio, run: Run, job: Job | None, *, current: bool) -> str:
     link = f'<a href="{address(run=run.id)}" data-go{" aria-current=true" if current else ""}>{esc(run.name)}</a>'
     chip = state_chip(job) if job else ""
@@ -203,11 +217,11 @@ TAB = Tab(
     "Training",
     columns=(
         (
-            Region("form", draw_form, live=False, waiting='<div class="skeleton"></div>'),
+            Region("choices", draw_form, live=False, waiting='<div class="skeleton"></div>'),
             Region("runs", draw_runs),
         ),
         (Region("run", draw_run, waiting='<div class="skeleton"></div>'),),
     ),
-    actions={"start": on_start, "download": on_download},
+    actions={"start": on_start, "delete": on_delete, "download": on_download},
     layout="side",
 )

@@ -10,12 +10,14 @@ from pathlib import Path
 from masuka.errors import InvalidInput, OutOfDisk
 from masuka.requests.text import clean_filename
 from masuka.studio import Studio
+from masuka.ui.cards import UNFINISHED
 
 LARGEST_BYTES = 2 * 2**30
 """Of one file; a picture's own, smaller limit is the intake's to enforce."""
 MOST_FILES = 2000
 STALE_S = 24 * 3600
 _ROOM_LEFT_BYTES = 2**30
+_NOT_DONE = (*UNFINISHED, "failed", "cancelled")
 
 
 def batch_folder(studio: Studio, batch: str) -> Path:
@@ -57,9 +59,25 @@ async def receive(studio: Studio, batch: str, index: int, name: str, body: Async
     return file
 
 
-def sweep(uploads: Path) -> int:
-    """How many uploads were forgotten because nobody took them in for a day."""
+def sweep(studio: Studio) -> int:
+    """How many uploads were forgotten because nobody took them in for a day.
+
+    One that a job names stays until that job is done: what failed can be tried again.
+    """
+    uploads = studio.workspace.uploads
     old = [f for f in uploads.iterdir() if f.is_dir() and time.time() - f.stat().st_mtime > STALE_S]
-    for folder in old:
+    needed = _needed(studio) if old else frozenset()
+    forgotten = [f for f in old if f.resolve() not in needed or not any(p.is_file() for p in f.rglob("*"))]
+    for folder in forgotten:
         shutil.rmtree(folder, ignore_errors=True)
-    return len(old)
+    return len(forgotten)
+
+
+def _needed(studio: Studio) -> frozenset[Path]:
+    """The sources of every import that is not done."""
+    found: set[Path] = set()
+    last: int | None = None
+    while page := studio.jobs.list(kind="import_pictures", states=_NOT_DONE, before_id=last, limit=200):
+        found.update(Path(source).resolve() for job in page for source in job.params.get("sources", []))
+        last = page[-1].id
+    return frozenset(found)

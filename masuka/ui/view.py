@@ -19,7 +19,10 @@ _LONGEST_VIEW = 20_000
 
 @dataclass(frozen=True)
 class View:
-    """Ids are None where nothing is chosen; `sums` are checksums of the regions shown."""
+    """Ids are None where nothing is chosen; adapter 0 is the choice of none at all.
+
+    `look` numbers the browser's looks, `sums` are checksums of the regions that it shows.
+    """
 
     tab: str = "home"
     character: int | None = None
@@ -33,6 +36,7 @@ class View:
     query: str = ""
     starred: bool = False
     since: int = -1
+    look: int = 0
     sums: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -50,6 +54,7 @@ class View:
             base=_text(given.get("base"), 100),
             query=_text(given.get("q"), 200),
             starred=given.get("star") in ("1", 1, True),
+            look=look if isinstance(look := given.get("look"), int) else 0,
             since=since if isinstance(since := given.get("since"), int) else -1,
             sums={str(k): str(v) for k, v in sums.items()} if isinstance(sums, dict) else {},
             **{name: _id(given.get(name)) for name in _IDS},

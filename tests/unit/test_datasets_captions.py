@@ -176,6 +176,15 @@ def test_each_problem_is_a_sentence(tmp_path: Path) -> None:
     ]
 
 
+def test_a_quick_check_misses_no_file_and_reads_none(tmp_path: Path) -> None:
+    rows = rows_in(tmp_path, check.FEWEST_PICTURES)
+    (tmp_path / "000.png").unlink()
+    (tmp_path / "001.png").write_bytes(b"other")
+    assert check.problems(Set(), rows, resolve=tmp_path.joinpath, read_files=False) == [
+        "1 picture without a file: pic0.png. Delete them, or put the files back."
+    ]
+
+
 def test_an_export_is_read_back_whole(tmp_path: Path) -> None:
     rows = rows_in(tmp_path, 3)
     to = exchange.export(Set(), rows, to=tmp_path / "out" / "mira.zip", resolve=tmp_path.joinpath)

@@ -78,7 +78,7 @@ def test_a_template_of_gradio_never_sees_user_text(page: gr.Blocks) -> None:
     for block in page.blocks.values():
         if isinstance(block, gr.HTML):
             assert block.html_template == "${value}" and not block.css_template
-    assert {f.name for f in page.fns.values()} == {"on_look", "on_perform"}
+    assert {f.name for f in page.fns.values() if f.fn} == {"on_look", "on_perform"}
 
 
 def test_importing_the_page_does_not_load_torch() -> None:
@@ -208,3 +208,85 @@ def test_every_action_of_a_button_exists(studio: Studio) -> None:
         re.findall(r'button\([^()]*?"((?:home|datasets|training|images|library|settings)-[a-z-]+)"', source)
     )
     assert named and named - known == set()
+
+
+def keyed(studio: Studio, key: str, do: str, **payload: Any) -> dict[str, Any]:
+    """The answer of a page that was started anew, so that it remembers nothing itself."""
+    return answer_of(Wiring(studio, built.TABS), studio.actor, do=do, payload=payload, key=key)
+
+
+def test_what_was_never_answered_can_be_repeated_without_a_second_job(studio: Studio) -> None:
+    dataset = studio.datasets.create(name="Mira", trigger_word="mira7x")
+    folder = studio.workspace.uploads / f"{studio.actor.user_id}-{'a' * 24}"
+    folder.mkdir()
+    for number, (do, payload) in enumerate(
+        [
+            ("home-refill", {"id": dataset.id}),
+            ("datasets-upload", {"id": dataset.id, "batch": "a" * 24}),
+            ("datasets-folder", {"id": dataset.id, "values": {"paths": str(folder)}}),
+        ],
+        start=1,
+    ):
+        for key in (f"{number:032x}", f"{number:032x}", "not a key"):
+            assert keyed(studio, key, do, **payload)["ok"]
+        assert len(studio.jobs.list()) == 2 * number, do
+
+
+def test_an_answer_is_given_again_and_a_refusal_is_not(studio: Studio) -> None:
+    done: list[str] = []
+
+    def work(studio: Studio, payload: Any, view: View) -> Outcome:
+        done.append(payload["word"])
+        if payload["word"] == "no":
+            raise InvalidInput("No.", "Never.")
+        return Outcome(f"{len(done)}")
+
+    page = Wiring(studio, [Tab("home", "Home", [], {"work": work})])
+
+    def ask(word: str, key: str, actor: Actor) -> str:
+        answer = answer_of(page, actor, do="home-work", payload={"word": word}, key=key)
+        assert answer["key"] == key
+        return str(answer["say"])
+
+    other = Actor(user_id=2, role="editor")
+    assert [ask("a", "1" * 32, a) for a in (studio.actor, studio.actor, other)] == ["1", "1", "2"]
+    assert [ask("no", "2" * 32, studio.actor) for _ in range(2)] == ["No.", "No."]
+    assert done == ["a", "a", "no", "no"]
+    assert [ask("b", "", studio.actor) for _ in range(2)] == ["5", "6"]
+
+
+def test_a_look_echoes_its_number_and_forgets_what_is_gone(studio: Studio) -> None:
+    seen: list[View] = []
+
+    def draw(studio: Studio, view: View) -> str:
+        seen.append(view)
+        return "<p>form</p>"
+
+    tab = Tab("datasets", "Datasets", [[Region("form", draw, live=False)]], {})
+    page = Wiring(studio, [tab])
+    built.in_a_loop(lambda: _place(page, tab))
+    kept = studio.characters.create(name="Mira", trigger_word="mira7x")
+    view = {
+        "tab": "datasets", "character": kept.id, "dataset": 99, "run": 98, "adapter": 97, "look": 5,
+        "since": studio.changes(), "sums": {"datasets-form": "00000000"},
+    }  # fmt: skip
+    pulse = page.on_look(json.dumps(view), request_of(studio.actor))[0]
+    assert 'data-look="5"' in pulse and 'data-gone="dataset run adapter"' in pulse
+    assert [(v.character, v.dataset, v.run, v.adapter) for v in seen] == [(kept.id, None, None, None)]
+    nothing = page.on_look(
+        json.dumps({**view, "dataset": 0, "run": None, "adapter": 0}), request_of(studio.actor)
+    )
+    assert 'data-gone=""' in nothing[0] and len(seen) == 1
+
+
+def _place(wiring: Wiring, tab: Tab) -> None:
+    with gr.Blocks() as page:
+        for region in tab.regions:
+            wiring.place(region, tab.name)
+        wiring.bind(page)
+
+
+def test_only_the_page_starts_looks(page: gr.Blocks) -> None:
+    """The timer asks the page's script, which has one look under way at a time."""
+    events = {(t[1], f.name) for f in page.fns.values() for t in f.targets}
+    assert ("tick", "on_look") not in events and ("click", "on_look") in events

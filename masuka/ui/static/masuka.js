@@ -5,7 +5,7 @@
   const KEYS = ["tab", "character", "dataset", "run", "adapter", "section", "base", "q", "star", "item"];
   const IDS = ["character", "dataset", "run", "adapter", "item"];
   const ID = /^\d{1,15}$/;
-  const LOST_MS = 20000, UNANSWERED_MS = 30000;
+  const LOST_MS = 20000, UNANSWERED_MS = 30000, REPEAT_MS = 600000;
   const TABS = ["home", "datasets", "training", "images", "library", "settings"];
   const $ = (id) => document.getElementById(id);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -121,7 +121,8 @@
     if (!element || element.dataset.n === lastAnswer) return;
     lastAnswer = element.dataset.n;
     const answer = JSON.parse(element.dataset.answer);
-    settle(answer.key, true);
+    settle(answer.key);
+    for (const [same, sent] of keys) if (sent.key === answer.key) keys.delete(same);
     if (answer.ok) {
       if (answer.say) toast(answer.say, answer.undo ? { label: "Undo", do: answer.undo[0], with: answer.undo[1] } : null);
       if (answer.clear) forget(answer.clear);
@@ -160,24 +161,23 @@
   /* actions */
   const send = (name, payload, formId = "", button = null) => {
     /* Repeating what was never answered carries the same key, so that it is not done twice. */
-    const same = JSON.stringify([name, payload, formId]), key = keys.get(same) || random(16);
-    keys.set(same, key);
+    const same = JSON.stringify([name, payload, formId]), before = keys.get(same);
+    const key = before && Date.now() - before.at < REPEAT_MS ? before.key : random(16);
+    keys.set(same, { key, at: Date.now() });
     outbox.push(JSON.stringify({ do: name, payload, form: formId, key, view }));
     if (button) button.setAttribute("aria-busy", "true");
-    pending.set(key, { button, same, at: Date.now() });
+    pending.set(key, { button, at: Date.now() });
     $("shell-perform").click();
   };
-  const settle = (key, isAnswered) => {
+  const settle = (key) => {
     const sent = pending.get(key);
-    if (!sent) return;
     pending.delete(key);
-    if (sent.button) sent.button.removeAttribute("aria-busy");
-    if (isAnswered) keys.delete(sent.same);
+    if (sent && sent.button) sent.button.removeAttribute("aria-busy");
   };
   const giveUp = () => {
     for (const [key, sent] of pending) {
       if (Date.now() - sent.at < UNANSWERED_MS) continue;
-      settle(key, false);
+      settle(key);
       toast("The app has not answered. Look whether it happened; trying again does not do it twice.", null, true);
     }
   };
@@ -403,11 +403,16 @@
     const next = known ? known.next : mark.dataset.more;
     if (!next) return;
     mark.dataset.loading = "yes";
+    const dropped = drops;
     const tilesNow = all("[data-id]", grid);
     const entry = known || { nodes: [], first: next, until: Number(tilesNow[tilesNow.length - 1]?.dataset.id) };
     const page = await olderPage(next);
     delete mark.dataset.loading;
-    if (!page || older.get(name) !== known) return; /* what was shown when it was asked for is gone */
+    if (page && (dropped !== drops || older.get(name) !== known)) { /* what was shown then is gone: ask again */
+      sentinels.unobserve(mark); sentinels.observe(mark);
+      return;
+    }
+    if (!page) return;
     entry.nodes.push(...page.nodes); entry.next = page.next;
     older.set(name, entry); grid.append(...page.nodes); applySelection();
     sentinels.unobserve(mark); if (entry.next) sentinels.observe(mark);
@@ -435,7 +440,9 @@
       applySelection();
     }
   };
+  let drops = 0;
   const dropOlder = () => {
+    drops += 1;
     for (const entry of older.values()) for (const node of entry.nodes) node.remove();
     older.clear();
     for (const mark of all("[data-more]")) { sentinels.unobserve(mark); delete mark.dataset.watched; }
