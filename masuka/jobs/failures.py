@@ -13,6 +13,7 @@ from masuka.errors import MasukaError, OutOfDisk, OutOfMemory
 EXIT_CANNOT_WRITE = 74
 """Exit code of a worker that could not even write its last event."""
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 
 
@@ -20,7 +21,7 @@ def from_exception(error: BaseException) -> MasukaError | None:
     """The sentence for an exception of a job's code; None for a bug."""
     if isinstance(error, MasukaError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full_disk(error):
         return OutOfDisk("The disk is full.", "Free some space, then retry.")
     text = str(error).lower()
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
@@ -34,6 +35,14 @@ def from_exception(error: BaseException) -> MasukaError | None:
     if isinstance(error, RuntimeError) and any(words in text for words in MEMORY_WORDS):
         return _machine_memory()
     return None
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether the error means that nothing more can be written."""
+    if isinstance(error, OSError):
+        return error.errno in FULL_DISK
+    # safetensors, written in Rust, has an error of its own that is no OSError.
+    return any(f"(os error {number})" in str(error) for number in FULL_DISK)
 
 
 def bug(reference: str) -> MasukaError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from masuka.errors import OutOfDisk
+from masuka.jobs.failures import is_full_disk
 from masuka.models.loading import as_out_of_memory
 
 HINT = "Use a smaller batch or resolution, gradient checkpointing, or a quantised base."
@@ -20,14 +20,12 @@ def plain_errors() -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OutOfDisk(
-            "The disk is full; the training stopped at its last checkpoint.",
-            "Make room, then resume it.",
-        ) from error
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
+        if is_full_disk(error):
+            raise OutOfDisk(
+                "The disk is full; the training stopped at its last checkpoint.",
+                "Make room, then resume it.",
+            ) from error
         sentence = as_out_of_memory(error, HINT)
         if sentence is None:
             raise
