@@ -14,17 +14,23 @@ _NAMES_SHOWN = 3
 
 
 def problems(
-    dataset: DatasetRow, pictures: Sequence[PictureRow], *, resolve: Resolve, resolution_px: int = 0
+    dataset: DatasetRow,
+    pictures: Sequence[PictureRow],
+    *,
+    resolve: Resolve,
+    resolution_px: int = 0,
+    read_files: bool = True,
 ) -> list[str]:
     """The problems of a set, worst first; empty when there is none.
 
-    Reads every file and compares it with its SHA-256. `resolution_px` 0 asks nothing
-    about sizes; otherwise a picture is too small when its area is under that square.
+    Reads every file and compares it with its SHA-256; without `read_files` it only looks
+    whether it is there. `resolution_px` 0 asks nothing about sizes; otherwise a picture
+    is too small when its area is under that square.
     """
     if not pictures:
         return ["The set has no pictures. Add some first."]
     trigger_word = dataset.trigger_word
-    sums = [(p, _sha256(resolve(p.file))) for p in pictures]
+    sums = [(p, _sha256(resolve(p.file)) if read_files else _there(p, resolve)) for p in pictures]
     missing = [p for p, sha256 in sums if sha256 is None]
     changed = [p for p, sha256 in sums if sha256 not in (None, p.sha256)]
     captionless = [p for p in pictures if not p.caption.strip()]
@@ -57,6 +63,11 @@ def _sha256(file: Path) -> str | None:
         return None
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _there(picture: PictureRow, resolve: Resolve) -> str | None:
+    """The sum that the picture should have, unread; None where there is no such file."""
+    return picture.sha256 if resolve(picture.file).is_file() else None
 
 
 def _sentence(pictures: Sequence[PictureRow], what: str, remedy: str) -> str:

@@ -5,7 +5,10 @@ Knows the folder of the set and the pictures that are in it, not the database.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -107,9 +110,19 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     finally:
         offers.close()
     if params.get("forget_sources"):
-        for file in offers.files:
-            file.unlink(missing_ok=True)
+        _forget(params["sources"], offers.files)
     return intake.result()
+
+
+def _forget(given: Sequence[str], files: Sequence[Path]) -> None:
+    """Deletes the files that were looked at, and the folders that are empty then."""
+    for file in files:
+        file.unlink(missing_ok=True)
+    for source in (Path(s) for s in given):
+        if source.is_dir() and not source.is_symlink():
+            for folder, _, _ in os.walk(source, topdown=False):
+                with contextlib.suppress(OSError):  # something that nobody looked at is left in it
+                    Path(folder).rmdir()
 
 
 def _take_all(offers: sources.Offers, intake: Intake) -> None:
