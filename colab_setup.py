@@ -102,9 +102,6 @@ def say(text: str) -> None:
     print(f"[{time.monotonic() - STARTED_S:6.1f} s] {text}", flush=True)
 
 
-# ── which Python ────────────────────────────────────────────────────────────────────────
-
-
 def choose_target() -> Target:
     """The interpreter to set up: MASUKA_PYTHON, the notebook's own, else `.venv`."""
     chosen = os.environ.get("MASUKA_PYTHON", "").strip()
@@ -151,8 +148,7 @@ def version_of(python: str) -> tuple[int, ...]:
     try:
         found = subprocess.run(
             [python, "-c", "import sys; print(*sys.version_info[:2])"],
-            capture_output=True, text=True, timeout=30, check=True,
-        )  # fmt: skip
+            capture_output=True, text=True, timeout=30, check=True)  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ()
     return tuple(int(part) for part in found.stdout.split())
@@ -190,9 +186,6 @@ def usable_torch(version: str | None) -> bool:
         return False
     numbers = re.findall(r"\d+", version)[:2]
     return tuple(int(n) for n in numbers) >= OLDEST_TORCH
-
-
-# ── what to install ─────────────────────────────────────────────────────────────────────
 
 
 def set_up(target: Target, requirements: str) -> None:
@@ -300,9 +293,6 @@ def reachable(address: str, timeout_s: float = 6.0) -> bool:
         return False
 
 
-# ── running things ──────────────────────────────────────────────────────────────────────
-
-
 def pip(target: Target, arguments: Sequence[str]) -> None:
     """Installs with pip; a failure becomes a sentence."""
     command = [target.python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", *arguments]
@@ -325,8 +315,7 @@ def why_pip_failed(end: str, python: str) -> str:
          "A package could not be downloaded. Check the network, then run this again."),
         (r"No matching distribution",
          f"The package index has no version of a package for this machine and {python}; the end of the log "
-         "names it. "
-         "MASUKA runs on 64-bit Linux and on Macs with Apple silicon, with Python 3.11 to 3.13."),
+         "names it. MASUKA runs on 64-bit Linux and on Macs with Apple silicon, with Python 3.11 to 3.13."),
     ):  # fmt: skip
         if re.search(pattern, end):
             return sentence
@@ -380,9 +369,6 @@ def one_at_a_time() -> Iterator[None]:
             say("Another setup is running; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-# ── the tests ───────────────────────────────────────────────────────────────────────────
 
 
 def run_tests(target: Target, arguments: Sequence[str]) -> int:

@@ -82,7 +82,7 @@ def settle(
 
 
 def cancel(store: Store, *, workspace: Workspace, actor: Actor, job_id: int) -> bool:
-    """Whether the job will stop; one that only waited ends at once, and its leavings go."""
+    """Whether the job will stop; one that waited ends at once, its leavings gone."""
     with store.write():
         will_stop = ask_cancel(store, actor=actor, job_id=job_id)
         job = rows.get_job(store, actor=actor, id=job_id)

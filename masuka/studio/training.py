@@ -102,7 +102,7 @@ class Training:
         return runs.list_samples(self._context.store, actor=self._context.actor, run_id=run_id)
 
     def delete(self, run_id: int, *, timeout_s: float = 30) -> None:
-        """Stops the training, then deletes it with its jobs, figures, samples and checkpoints.
+        """Stops the training and deletes it with jobs, figures, samples, checkpoints.
 
         A LoRA that it made stays. Raises Conflict when it does not stop.
         """
