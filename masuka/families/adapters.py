@@ -245,6 +245,7 @@ def _read(pipeline: Any, file: Path, metadata: Mapping[str, str]) -> dict[str, T
             field="adapter",
         ) from error
     state = {_as_here(pipeline, _modern(key)): tensor for key, tensor in state.items()}
+    _must_have_ranks(file, state)
     stated = _stated_scales(metadata)
     for key in [k for k in state if k.endswith(".lora_B.weight")]:
         layer = key.removesuffix(".lora_B.weight")
@@ -256,6 +257,21 @@ def _read(pipeline: Any, file: Path, metadata: Mapping[str, str]) -> dict[str, T
         if scale != 1.0:
             state[key] = (state[key].float() * scale).to(state[key].dtype)
     return state
+
+
+def _must_have_ranks(file: Path, state: Mapping[str, Tensor]) -> None:
+    for key, up in state.items():
+        layer, is_up, _ = key.rpartition(".lora_B.weight")
+        down = state.get(f"{layer}.lora_A.weight") if is_up else None
+        if not is_up or down is None:
+            continue
+        ranks = (down.shape[0] if down.dim() > 1 else 0, up.shape[1] if up.dim() > 1 else 0)
+        if ranks[0] != ranks[1] or not ranks[0]:
+            raise InvalidInput(
+                f"The two halves of {layer} in {file.name} do not belong together.",
+                "The file is damaged; download or export it again.",
+                field="adapter",
+            )
 
 
 def _as_known(part: str, name: str) -> str:

@@ -71,20 +71,28 @@ class Drawer:
     def use(self, adapter: Adapter | None, weight: float = 1.0) -> AdapterReport:
         """Draws with this LoRA from now on; the one before is taken out.
 
-        Raises InvalidInput when no layer of it fits; then no LoRA is in.
+        Raises InvalidInput when no layer of it fits; whatever it raises, no LoRA is in then.
         """
         if adapter != self._adapter:
             if self._adapter is not None:
                 self.pipeline.unload_lora_weights()
             self._adapter, self.report, self.payload_sha256 = None, AdapterReport(0, 0), ""
             if adapter is not None:
-                self.report = self.family.load_adapter(self.pipeline, adapter.file, _NAME)
-                self.payload_sha256 = _payload_sha256(adapter.file)
-                self._adapter = adapter
+                self._load(adapter)
         if adapter is not None:
             self.pipeline.set_adapters([_NAME], [weight])
         self._weight = weight if adapter else 0.0
         return self.report
+
+    def _load(self, adapter: Adapter) -> None:
+        try:
+            report = self.family.load_adapter(self.pipeline, adapter.file, _NAME)
+            payload_sha256 = _payload_sha256(adapter.file)
+        except BaseException:
+            # Half of it may be in: it would colour what is drawn next, and keep its name taken.
+            self.pipeline.unload_lora_weights()
+            raise
+        self._adapter, self.report, self.payload_sha256 = adapter, report, payload_sha256
 
     def draw(self, request: DrawImages, prompt: str, seed: int, watch: Watch | None = None) -> Image.Image:
         """The picture of that seed; the same alone or as one of many."""

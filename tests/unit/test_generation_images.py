@@ -15,7 +15,10 @@ import torch
 from PIL import Image
 
 from masuka.errors import InvalidInput, NotFound, Stop
+from masuka.families.base import AdapterReport
+from masuka.families.flux import Flux
 from masuka.generation import images, infotext
+from masuka.generation.drawing import Adapter, Drawer, Identity
 from masuka.generation.previews import Preview
 from masuka.jobs.reporter import EventFile
 from tests.tiny_flux import FLUX, random_lora, random_text_lora, request, tiny_folder
@@ -180,6 +183,46 @@ def test_a_refused_lora_leaves_the_base_as_it_was(
         job.run(adapter={**lora, "file": str(tmp_path / "x.safetensors")})
     job.run()
     assert job.pixels()[0] == job.pixels()[1]
+
+
+def test_halves_of_two_loras_are_refused_and_the_next_one_loads(
+    jobs: Callable[..., Job], lora: dict[str, Any], tmp_path: Path
+) -> None:
+    layers = random_lora()
+    odd = next(key for key in layers if "lora_A" in key)
+    layers[odd] = layers[odd][:2].clone()
+    FLUX.save_adapter(tmp_path / "x.safetensors", layers, {})
+    job = jobs()
+    job.run()
+    with pytest.raises(InvalidInput, match="do not belong together"):
+        job.run(adapter={**lora, "file": str(tmp_path / "x.safetensors"), "sha256": "cd" * 32})
+    job.run()
+    assert job.pixels()[0] == job.pixels()[1]
+    assert job.run(adapter=lora)["applied"] == 42
+
+
+class Interrupted(Flux):
+    """FLUX on a machine whose memory ends when the LoRA is in already."""
+
+    short = False
+
+    def load_adapter(self, pipeline: Any, file: Path, name: str) -> AdapterReport:
+        report = super().load_adapter(pipeline, file, name)
+        if self.short:
+            raise MemoryError
+        return report
+
+
+def test_a_lora_that_fails_half_way_is_out_again(lora: dict[str, Any]) -> None:
+    family = Interrupted()
+    drawer = Drawer(family, Identity.of(tiny_folder(), "cpu", torch.float32))
+    adapter = Adapter(Path(lora["file"]), lora["sha256"])
+    family.short = True
+    with pytest.raises(MemoryError):
+        drawer.use(adapter)
+    assert not getattr(drawer.pipeline.transformer, "peft_config", {})
+    family.short = False
+    assert drawer.use(adapter).applied == 42
 
 
 def test_a_cancel_keeps_what_is_done_and_leaves_nothing_half(jobs: Callable[..., Job]) -> None:
