@@ -288,7 +288,7 @@ def present(studio: Studio, view: View) -> tuple[View, list[str]]:
         "run": studio.training.run,
         "adapter": studio.models.adapter,
     }
-    gone = []
+    gone: dict[str, Any] = {}
     for name, read in readers.items():
         chosen = getattr(view, name)
         if not chosen:  # 0 is a choice too: no adapter
@@ -296,9 +296,9 @@ def present(studio: Studio, view: View) -> tuple[View, list[str]]:
         try:
             read(chosen)
         except NotFound:
-            gone.append(name)
+            gone[name] = None
     # Forms are drawn again as well: they were drawn for what is gone.
-    return (replace(view, since=-1, **dict.fromkeys(gone)) if gone else view), gone
+    return (replace(view, **{**gone, "since": -1}) if gone else view), list(gone)
 
 
 def values_of(payload: Payload) -> dict[str, Any]:

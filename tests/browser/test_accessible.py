@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.conftest import App
+from tests.browser.conftest import App, settled
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 TABS = ("home", "datasets", "training", "images", "library", "settings")
@@ -64,3 +64,12 @@ def test_the_login_page(fresh: App, browser: Any, scheme: str) -> None:
     page.goto(fresh.address + "login")
     assert not findings(page)
     context.close()
+
+
+def test_ids_are_unique_on_every_tab(full: App, visit: Visit) -> None:
+    page = visit(full, tab="home")
+    for tab in TABS:
+        page.goto(f"{full.address}?tab={tab}")
+        settled(page)
+        ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map(e => e.id).filter(Boolean)")
+        assert sorted(set(ids)) == sorted(ids), sorted({i for i in ids if ids.count(i) > 1})
