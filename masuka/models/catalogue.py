@@ -28,7 +28,10 @@ def repo_folder(repo: str, workspace: Workspace) -> Path:
 
 
 def is_installed(entry: Entry, workspace: Workspace) -> bool:
-    """Whether the base is there whole: every part of its model index has files."""
+    """Whether the base is there whole, with what it learns with."""
+    adapter = training_adapter_of(entry, workspace)
+    if adapter is not None and not (adapter / FINISHED).is_file():
+        return False
     folder = folder_of(entry, workspace)
     index = folder / "model_index.json"
     if not index.is_file() or (entry.folder is None and not (folder / FINISHED).is_file()):

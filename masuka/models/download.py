@@ -28,18 +28,20 @@ MIB = 2**20
 
 
 def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Fetches a base and, where it has one, its training adapter.
+    """Fetches a base after its training adapter, where it has one.
 
     Returns {folder, bytes}. Raises AccessDenied, RemoteUnavailable, DownloadFailed,
     OutOfDisk, or Conflict when another job is fetching the same.
     """
     endpoint = params.get("endpoint")
-    total = _fetch(
-        params["repo"], params["revision"], Path(params["folder"]), PIPELINE_FILES, endpoint, reporter
-    )
+    total = 0
     if params.get("training_repo"):
+        # The small one first: what is wrong with it shows before the long wait.
         folder = Path(params["training_adapter"])
         total += _fetch(params["training_repo"], None, folder, ADAPTER_FILES, endpoint, reporter)
+    total += _fetch(
+        params["repo"], params["revision"], Path(params["folder"]), PIPELINE_FILES, endpoint, reporter
+    )
     return {"folder": params["folder"], "bytes": total}
 
 

@@ -32,6 +32,12 @@ def test_a_download_counts_when_it_was_finished(workspace: Workspace) -> None:
     half_a_model(folder)
     assert not catalogue.is_installed(SCHNELL, workspace)
     (folder / catalogue.FINISHED).write_text("{}")
+    # It learns with an adapter that has not arrived.
+    assert not catalogue.is_installed(SCHNELL, workspace)
+    adapter = catalogue.training_adapter_of(SCHNELL, workspace)
+    assert adapter is not None
+    adapter.mkdir()
+    (adapter / catalogue.FINISHED).write_text("{}")
     assert catalogue.is_installed(SCHNELL, workspace)
     (folder / "vae" / "config.json").unlink()
     assert not catalogue.is_installed(SCHNELL, workspace)

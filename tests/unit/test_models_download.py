@@ -19,6 +19,7 @@ from masuka.errors import (
     AccessDenied,
     Conflict,
     DownloadFailed,
+    MasukaError,
     OutOfDisk,
     RemoteUnavailable,
     Stop,
@@ -75,7 +76,7 @@ class Answer(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.asked.append((self.command, path, self.headers.get("Range")))
-        if self.server.gated:
+        if self.server.gated and REPO in path:
             self._send(403, b'{"error": "gated"}', {"X-Error-Code": "GatedRepo"}, body=body)
             return None
         for repo, files in self.server.repos.items():
@@ -141,7 +142,7 @@ class Job:
         self.params = {
             "id": SCHNELL.id, "title": "Small", "repo": REPO, "revision": None,
             "folder": str(self.folder), "size_gib": 0.1, "endpoint": address,
-            "training_repo": "somebody/adapter", "training_adapter": str(workspace.models / "adapter"),
+            "training_repo": "somebody/adapter", "training_adapter": str(catalogue.training_adapter_of(SCHNELL, workspace)),
         }  # fmt: skip
 
     def run(self, stop_reason: Callable[[], str | None] = lambda: None) -> dict[str, Any]:
@@ -158,18 +159,30 @@ def test_a_model_arrives_with_its_training_adapter_and_nothing_else(workspace: W
     names = {f.relative_to(job.folder).as_posix() for f in job.folder.rglob("*") if f.is_file()}
     wanted = {"model_index.json", "vae/config.json", "vae/diffusion_pytorch_model.safetensors"}
     assert names == wanted | {catalogue.FINISHED}
-    assert (workspace.models / "adapter" / "lora.safetensors").read_bytes() == ADAPTER["lora.safetensors"]
+    adapter = Path(job.params["training_adapter"])
+    assert (adapter / "lora.safetensors").read_bytes() == ADAPTER["lora.safetensors"]
     assert result["bytes"] == sum(len(FILES[name]) for name in wanted) + 1005
     assert catalogue.is_installed(SCHNELL, workspace)
     assert json.loads((job.folder / catalogue.FINISHED).read_text())["commit"] == COMMIT
     steps = [json.loads(line) for line in job.events_file.read_text().splitlines()]
     assert [s["name"] for s in steps if s["type"] == "stage"] == [
-        f"Downloading {REPO}",
         "Downloading somebody/adapter",
+        f"Downloading {REPO}",
     ]
     hub.asked.clear()
     assert job.run() == result
     assert hub.asked == []
+
+
+def test_a_base_whose_training_adapter_failed_is_repaired(workspace: Workspace, hub: Hub) -> None:
+    job = Job(workspace, hub.address)
+    adapter = hub.repos.pop("somebody/adapter")
+    with pytest.raises(MasukaError):
+        job.run()
+    assert not catalogue.is_installed(SCHNELL, workspace) and not job.folder.exists()
+    hub.repos["somebody/adapter"] = adapter
+    job.run()
+    assert catalogue.is_installed(SCHNELL, workspace)
 
 
 def test_a_stop_in_the_middle_of_a_file_and_the_next_one_goes_on_there(
@@ -237,9 +250,11 @@ def test_a_hub_that_is_not_there_is_said(workspace: Workspace, hub: Hub) -> None
         Job(workspace, "http://127.0.0.1:9").run()
 
 
-def test_two_downloads_of_one_model_do_not_meet(workspace: Workspace) -> None:
-    job = Job(workspace, "http://127.0.0.1:9")
-    with FileLock(job.folder.with_name(f".{job.folder.name}.lock")), pytest.raises(Conflict, match="already"):
+@pytest.mark.parametrize("place", ["folder", "training_adapter"])
+def test_two_downloads_of_one_model_do_not_meet(workspace: Workspace, hub: Hub, place: str) -> None:
+    job = Job(workspace, hub.address)
+    folder = Path(job.params[place])
+    with FileLock(folder.with_name(f".{folder.name}.lock")), pytest.raises(Conflict, match="already"):
         job.run()
 
 
