@@ -120,7 +120,6 @@ def metadata_of(plan: Plan, picture: Path | None, *, started_at: str) -> dict[st
         "modelspec.license": plan.base.get("licence", ""),
         "modelspec.trigger_phrase": f"{plan.trigger_word} {plan.class_word}".strip(),
         "modelspec.usage_hint": _usage_hint(plan),
-        "modelspec.prediction_type": "v",
         "masuka.version": __version__,
     }
     if picture is not None:

@@ -12,6 +12,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -99,6 +100,7 @@ class Training:
         if found is not None:
             self.losses = learner.restore(found)
             self._saved_step = found.step
+            self._started_at = found.state.get("started_at", self._started_at)
             reporter.note(f"Going on from step {found.step:,}.")
 
     def run(self) -> None:
@@ -110,7 +112,8 @@ class Training:
             while len(self.losses) < total:
                 self.step()
         except Stop as stop:
-            if stop.why == "pause":
+            # A signal may come while the optimiser changes the weights, which are of no step then.
+            if stop.why == "pause" and self._learner.whole_step == len(self.losses):
                 self._save()
             raise
         self._save()
@@ -127,10 +130,8 @@ class Training:
         self._reporter.metric(
             step=step,
             epoch=measured.epoch,
-            loss=measured.loss,
-            learning_rate=measured.learning_rate,
             seconds_per_step=seconds,
-            grad_norm=measured.grad_norm,
+            **measured.figures(),
         )
         self._reporter.progress(step, total, seconds_per_step=seconds)
         if step % self._plan.request.checkpoint_every == 0:
@@ -170,7 +171,9 @@ class Training:
         step = len(self.losses)
         if step == self._saved_step:
             return
-        folder = self._checkpoints.save(self._learner.checkpoint(step, self.losses))
+        checkpoint = self._learner.checkpoint(step, self.losses)
+        state = {**checkpoint.state, "started_at": self._started_at}
+        folder = self._checkpoints.save(replace(checkpoint, state=state))
         self._saved_step = step
         self._reporter.artefact("checkpoint", folder, step=step)
 

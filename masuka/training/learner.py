@@ -41,12 +41,17 @@ DENOISER, TEXT = "denoiser", "text"
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of one step."""
+    """Figures of one step; with fp16 a skipped one's `grad_norm` is not finite."""
 
     loss: float
     grad_norm: float
     learning_rate: float
     epoch: int
+
+    def figures(self) -> dict[str, float]:
+        """What is told of the step: numbers only."""
+        told = {"loss": self.loss, "learning_rate": self.learning_rate}
+        return told | ({"grad_norm": self.grad_norm} if math.isfinite(self.grad_norm) else {})
 
 
 class Learner:
@@ -56,6 +61,8 @@ class Learner:
         self, plan: Plan, batches: Batches, order: Order, reporter: Reporter, *, text_encoder: Any = None
     ) -> None:
         self._plan, self._batches, self._order, self._reporter = plan, batches, order, reporter
+        self.whole_step: int | None = 0
+        """The steps that the weights hold; None while the optimiser changes them."""
         self.text_encoder = text_encoder
         request = plan.request
         self.denoiser = plan.family.denoiser(
@@ -96,11 +103,13 @@ class Learner:
             losses.append(loss.detach())
         rate = learning_rate_of(self._optimizer)
         norm = self._accelerator.clip_grad_norm_([self.weights.master], request.max_grad_norm)
+        self.whole_step = None
         self._optimizer.step()
         self._schedule.step()
         self.weights.publish()
         self.weights.update_average(step)
         self.weights.forget_gradients()
+        self.whole_step = step + 1
         # The one wait for the device in a step.
         loss_now, norm_now = torch.stack([torch.stack(losses).mean(), norm.to(losses[0])]).tolist()
         self._must_be_finite(step, loss_now, norm_now)
@@ -132,6 +141,7 @@ class Learner:
         self._schedule.load_state_dict(dict(state["schedule"]))
         if self._accelerator.scaler is not None and state["scaler"]:
             self._accelerator.scaler.load_state_dict(state["scaler"])
+        self.whole_step = checkpoint.step
         self._order.skip(int(state["batches"]))
         restore_random_state(groups["random"], state["random"])
         return [float(loss) for loss in state["losses"]]
@@ -156,6 +166,8 @@ class Learner:
         family = self._plan.family
         if self.text_encoder is not None:
             adapted = family.encode_adapted_text(self.text_encoder, micro.captions)
+            # Where the denoiser computes in fp16, its encoders do not: they would overflow.
+            adapted = {name: tensor.to(self._plan.dtype) for name, tensor in adapted.items()}
             micro = replace(micro, text={**micro.text, **adapted})
         predicted = family.predict(self.denoiser, micro.noisy, micro.sigmas, micro.text)
         errors = (predicted.float() - micro.target).square().flatten(1).mean(1)

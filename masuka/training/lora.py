@@ -8,6 +8,7 @@ in the denoiser's own dtype. Knows no family and no optimiser.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,7 +32,10 @@ def inject(module: nn.Module, *, targets: str, rank: int, alpha: int) -> dict[st
     module.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0)
     try:
-        module.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]
+        with warnings.catch_warnings():
+            # peft warns of a second adapter in one model; beside a training adapter that is meant.
+            warnings.filterwarnings("ignore", "(?s).*multiple adapters", UserWarning)
+            module.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]
     except ValueError as error:
         raise InvalidInput(
             "This base model has none of the layers that are to be trained.",
@@ -178,6 +182,7 @@ class LeanLayers:
             and type(layer.base_layer) is nn.Linear
             and layer.base_layer.weight.dtype == dtype
             and not layer.lora_variant
+            and ADAPTER in layer.lora_A  # a training adapter may cover more layers
         ]
 
     def __len__(self) -> int:

@@ -67,12 +67,15 @@ def check_pictures(pictures: Sequence[Picture], reporter: Reporter) -> list[tupl
 def shapes_for(resolution_px: int, *, step: int, shortest: int, longest: int) -> list[Shape]:
     """The buckets of at most `resolution_px`² pixels, sides multiples of `step`.
 
-    `shortest` and `longest` are the sides that the model takes; a model of one size has
-    one bucket. Never empty: the square is always among them.
+    `shortest` and `longest` are the sides that the model draws; a model of one size has
+    one bucket. Of others a bucket's shorter side may be less, so that a small resolution
+    has buckets too. Never empty: the square is always among them.
     """
     square = min(max(resolution_px // step * step, shortest), longest)
     stride = step * max(1, round(resolution_px / STEPS_PER_SIDE / step))
     shapes = {Shape(square, square)}
+    if shortest < longest:
+        shortest = min(shortest, int(resolution_px / math.sqrt(WIDEST)))
     for width in range(math.ceil(shortest / stride) * stride, longest + 1, stride):
         height = int(resolution_px**2 / width / stride) * stride
         if shortest <= height <= longest and 1 / WIDEST <= width / height <= WIDEST:

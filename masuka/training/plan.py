@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from masuka.errors import InvalidInput, NoAccelerator
+from masuka.errors import Conflict, InvalidInput, NoAccelerator
 from masuka.families import draw_limits_of, family_named
 from masuka.families.base import Family
 from masuka.generation.prompts import fill
@@ -110,8 +110,8 @@ class Plan:
 def plan_of(params: Mapping[str, Any]) -> Plan:
     """The plan that the params describe.
 
-    Raises InvalidInput or NoAccelerator for what this base or machine cannot do, before
-    anything is loaded.
+    Raises InvalidInput or NoAccelerator for what this base or machine cannot do, and
+    Conflict for a training adapter that is not there, before anything is loaded.
     """
     request = TrainImage.parse(params["request"])
     family = family_named(params["family"])
@@ -125,7 +125,7 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
     if request.optimizer == "adamw8bit" and not device.startswith("cuda"):
         raise NoAccelerator("adamw8bit needs an NVIDIA GPU.", "Choose adamw, which learns the same.")
     words = {"trigger_word": params.get("trigger_word", ""), "class_word": params.get("class_word", "")}
-    return Plan(
+    plan = Plan(
         request=request,
         family=family,
         base=params["base"],
@@ -140,6 +140,12 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
         device=device,
         dtype=_dtype(device, family, request.precision),
     )
+    if plan.training_adapter is not None and not plan.training_adapter.is_file():
+        raise Conflict(
+            f"What {plan.base.get('title', family.title)} learns with is not on this machine.",
+            "Download the base again; only what is missing is fetched.",
+        )
+    return plan
 
 
 def _dtype(device: str, family: Family, setting: str) -> torch.dtype:

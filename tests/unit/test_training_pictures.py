@@ -85,11 +85,11 @@ def test_buckets_keep_the_area_the_step_and_the_sides(resolution: int) -> None:
     assert Shape(resolution // 16 * 16, resolution // 16 * 16) in shapes
     for shape in shapes:
         assert shape.width % 16 == 0 and shape.height % 16 == 0
-        assert min(shape.width, shape.height) >= 256 and max(shape.width, shape.height) <= 2048
+        assert min(shape.width, shape.height) >= min(256, resolution / 3**0.5)
+        assert max(shape.width, shape.height) <= 2048
         assert shape.width * shape.height <= resolution**2
         assert 1 / 3 <= shape.width / shape.height <= 3
-    if resolution > 256:
-        assert len(shapes) > 4
+    assert len(shapes) > 4
 
 
 def test_a_model_of_one_size_has_one_bucket() -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,16 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from masuka.errors import InvalidInput, NoAccelerator, Stop, TrainingError
-from tests.tiny_flux import FLUX, tiny_folder, tiny_pipeline
+from masuka.errors import Conflict, InvalidInput, NoAccelerator, Stop, TrainingError
+from masuka.families.flux import Flux, TextEncoders
+from masuka.jobs.worker import _stopped_by_sigterm
+from masuka.training.checkpoints import MANIFEST, CheckpointFolder
+from masuka.training.image import prepare
+from masuka.training.learner import Measured
+from masuka.training.plan import plan_of
+from tests.tiny_flux import FLUX, random_lora, tiny_folder, tiny_pipeline
 from tests.tiny_training import Job, train_params, trained_weights
 
 EVERYTHING: dict[str, Any] = {
@@ -127,6 +138,68 @@ def test_a_paused_training_goes_on_exactly(
     assert_same_training(params, uninterrupted)
 
 
+def test_a_signal_inside_the_optimiser_saves_no_step_of_its_own(tmp_path: Path, finished: Any) -> None:
+    uninterrupted, straight, _ = finished
+    params, steps = train_params(tmp_path, **EVERYTHING), []
+
+    def going_down(*_: object) -> None:
+        steps.append(1)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    first = Job(tmp_path)
+    hook = register_optimizer_step_post_hook(going_down)
+    try:
+        with _stopped_by_sigterm(tmp_path / "stop"), pytest.raises(Stop, match="pause"):
+            first.run(params)
+    finally:
+        hook.remove()
+    assert len(first.losses()) == 2 and first.artefacts("checkpoint") == []
+    second = Job(tmp_path, attempt=2)
+    second.run(params)
+    assert second.losses() == pytest.approx(straight.losses(), abs=1e-6)
+    assert_same_training(params, uninterrupted)
+
+
+def test_a_resumed_training_knows_when_it_began(tmp_path: Path) -> None:
+    params = train_params(tmp_path)
+    with pytest.raises(Stop):
+        Job(tmp_path, stop="pause", after_step=2).run(params)
+    folder = max(Path(params["run_folder"], "checkpoints").glob("step-*"))
+    identity = json.loads((folder / MANIFEST).read_text())["identity"]
+    checkpoints = CheckpointFolder(folder.parent, identity=identity, keep=2)
+    began = "2026-01-02T03:04:05+00:00"
+    found, _ = checkpoints.newest()
+    assert found is not None and "started_at" in found.state
+    checkpoints.save(replace(found, state={**found.state, "started_at": began}))
+    file = Job(tmp_path, attempt=2).run(params)["file"]
+    with safe_open(file, "pt") as opened:
+        started = float(opened.metadata()["ss_training_started_at"])
+    assert started == datetime.fromisoformat(began).timestamp()
+
+
+def test_a_skipped_steps_gradient_is_not_told() -> None:
+    assert Measured(0.5, 2.0, 1e-3, 0).figures() == {"loss": 0.5, "learning_rate": 1e-3, "grad_norm": 2.0}
+    for norm in (math.inf, math.nan):
+        assert Measured(0.5, norm, 1e-3, 0).figures() == {"loss": 0.5, "learning_rate": 1e-3}
+
+
+def test_a_training_adapter_may_cover_more_layers(tmp_path: Path) -> None:
+    adapter = tmp_path / "training" / "adapter.safetensors"
+    FLUX.save_adapter(adapter, random_lora(), {})
+    params = train_params(tmp_path, steps=2, layers="attention")
+    params["base"]["training_adapter"] = str(adapter.parent)
+    result = Job(tmp_path).run(params)
+    assert result["applied"] == result["total"] > 0
+
+
+def test_a_training_adapter_that_did_not_arrive_is_said(tmp_path: Path) -> None:
+    params = train_params(tmp_path)
+    params["base"]["training_adapter"] = str(tmp_path / "nothing")
+    with pytest.raises(Conflict, match="Pocket learns with"):
+        Job(tmp_path).run(params)
+
+
 def test_a_cancelled_training_leaves_no_adapter(tmp_path: Path) -> None:
     params = train_params(tmp_path)
     job = Job(tmp_path, stop="cancel", after_step=2, checks=3)
@@ -167,6 +240,25 @@ def test_the_text_encoder_learns_where_asked(tmp_path: Path) -> None:
         moved = [float(opened.get_tensor(key).abs().sum()) for key in text if "lora_B" in key]
     assert moved and all(value > 0 for value in moved)
     assert result["applied"] == result["total"]
+
+
+class ExactText(Flux):
+    """FLUX whose encoders compute in fp32 whatever is asked, as they do for fp16."""
+
+    def text_encoder(self, folder: Path, *, dtype: torch.dtype, device: str) -> TextEncoders:
+        return super().text_encoder(folder, dtype=torch.float32, device=device)
+
+
+def test_a_text_encoder_of_another_precision_learns(tmp_path: Path) -> None:
+    params = train_params(tmp_path, steps=2, precision="bf16", train_text_encoder=True)
+    job = Job(tmp_path)
+    training = prepare(replace(plan_of(params), family=ExactText()), job)
+    training.run()
+    job.close()
+    moved = {
+        n: t for n, t in trained_weights(params).items() if n.startswith("adapter/text:") and "lora_B" in n
+    }
+    assert moved and all(float(tensor.abs().sum()) > 0 for tensor in moved.values())
 
 
 def test_the_seed_decides_the_training(tmp_path: Path) -> None:
