@@ -182,7 +182,8 @@ class LeanLayers:
             and type(layer.base_layer) is nn.Linear
             and layer.base_layer.weight.dtype == dtype
             and not layer.lora_variant
-            and ADAPTER in layer.lora_A  # a training adapter may cover more layers
+            # A training adapter may cover more layers.
+            and ADAPTER in layer.lora_A  # type: ignore[operator]
         ]
 
     def __len__(self) -> int:
