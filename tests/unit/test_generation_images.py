@@ -287,9 +287,9 @@ def test_a_prompt_is_read_once(jobs: Callable[..., Job]) -> None:
     job.run(num_images=2)
     job.run(guidance_scale=4.0, seed=9)
     assert images._warm is not None
-    assert len(images._warm._texts) == 1
+    assert len(images._warm._texts) == 2  # the prompt, and the empty one that guidance leads away from
     job.run(prompt="a green robot")
-    assert len(images._warm._texts) == 2
+    assert len(images._warm._texts) == 3
 
 
 def test_guidance_reaches_the_model(jobs: Callable[..., Job]) -> None:

@@ -39,7 +39,7 @@ def test_the_folder_names_stock_classes_only() -> None:
 def test_the_stock_pipeline_loads_it_and_draws_what_the_prompt_says() -> None:
     from diffusers import FluxPipeline
 
-    pipeline = FluxPipeline.from_pretrained(pocket.FOLDER, torch_dtype=torch.float32, local_files_only=True)
+    pipeline = FluxPipeline.from_pretrained(pocket.FOLDER, dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline(
         prompt="a happy red square plain robot wearing a crown and a bow tie in the snow",
