@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (FOLDER / "model_index.json").exists(), reason="Pocket's weights are not built"),
 ]
-TRAINING_MS = 900_000
+TRAINING_MS = 2_700_000  # minutes where nothing else runs; this is for when everything does
 Visit = Callable[..., Page]
 
 
@@ -30,7 +30,7 @@ def test_from_nothing_to_a_new_picture(fresh: App, visit: Visit) -> None:
     page.get_by_role("button", name="Start training").click()
     card = page.locator("#page-home .job.running").first
     expect(card).to_be_visible(timeout=PATIENCE_MS)
-    expect(card).to_contain_text("step", timeout=PATIENCE_MS)
+    expect(card).to_contain_text("step", timeout=TRAINING_MS)  # a busy machine loads torch slowly
 
     page.reload()
     settled(page)
@@ -69,7 +69,7 @@ def test_a_training_that_is_cancelled_leaves_nothing(fresh: App, visit: Visit) -
     page.locator("#training-start").click()
     running = page.locator("#page-training .job.running")
     expect(running).to_be_visible(timeout=PATIENCE_MS)
-    expect(running).to_contain_text("step", timeout=PATIENCE_MS)
+    expect(running).to_contain_text("step", timeout=TRAINING_MS)
     running.get_by_role("button", name="Cancel").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Cancel this training?")
