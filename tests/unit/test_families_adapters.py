@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tests.tiny_flux import FLUX, latents, random_lora, tiny_pipeline
 
 from masuka.errors import InvalidInput
 from masuka.families import adapters
+from tests.tiny_flux import FLUX, latents, random_lora, tiny_pipeline
 
 
 def with_header(file: Path, header: object, data: bytes = b"") -> Path:
