@@ -13,6 +13,7 @@ from masuka.studio import Studio
 from tests.browser.conftest import PATIENCE_MS, App, settled
 
 pytestmark = [
+    pytest.mark.timeout(3600),
     pytest.mark.browser,
     pytest.mark.slow,
     pytest.mark.skipif(not (FOLDER / "model_index.json").exists(), reason="Pocket's weights are not built"),
