@@ -18,9 +18,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     before = Path.cwd()
     workspace = Workspace(tmp_path_factory.mktemp("studio"))
     page = serve(Settings(workspace=workspace, port=0, allowed_hosts=("studio.example",)))
+    # The page lives as long as the whole run; the working directory must be its own only in its tests.
+    os.chdir(before)
     yield page
     page.close()
-    os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def _in_the_servers_folder(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that serves works in an empty folder."""
+    monkeypatch.chdir(served.studio.settings.workspace.empty)
 
 
 @pytest.fixture
