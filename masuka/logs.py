@@ -25,6 +25,7 @@ HIDDEN = "[secret]"
 SHORTEST_SECRET = 6
 """A shorter value is no key, and hiding it would eat ordinary words."""
 LOUD_LIBRARIES = ("httpx", "httpx2", "httpcore", "urllib3", "asyncio", "filelock", "PIL", "matplotlib")
+BITSANDBYTES_CPU = "bitsandbytes.backends.cpu.ops"
 
 _SHAPES = (
     re.compile(r"\bhf_[A-Za-z0-9]{8,}"),
@@ -116,6 +117,15 @@ def configure(settings: Settings, *, screen: bool = True) -> Path:
     return file
 
 
+def leave_out_noise() -> None:
+    """Leaves out one warning that is none; call it before peft is imported.
+
+    peft (0.21) imports bitsandbytes, which on a CPU with bf16 instructions asks for a package
+    that draws with bases in 4 bits there. MASUKA loads such bases on NVIDIA GPUs only.
+    """
+    logging.getLogger(BITSANDBYTES_CPU).addFilter(_matters)
+
+
 def close() -> None:
     """Takes this module's handlers off the root logger and closes their files."""
     root = logging.getLogger()
@@ -133,6 +143,10 @@ def tail(folder: Path, *, max_bytes: int = 200_000) -> str:
     with file.open("rb") as log:
         log.seek(max(0, file.stat().st_size - max_bytes))
         return redact(log.read().decode(errors="replace"))
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")
 
 
 def _hide(match: re.Match[str]) -> str:

@@ -27,7 +27,7 @@ from masuka.errors import MasukaError, OutOfMemory, Stop
 from masuka.jobs import failures
 from masuka.jobs.files import put_aside_long_log, stop_reason
 from masuka.jobs.reporter import EventFile, StopFlag
-from masuka.logs import SafeFormatter, redact
+from masuka.logs import SafeFormatter, leave_out_noise, redact
 
 NICENESS = 5
 """The page answers first where cores are few; an idle machine is not slowed by it."""
@@ -103,6 +103,7 @@ def perform(
     """
     try:
         reporter.started()
+        leave_out_noise()
         with while_running:
             result = function_of(run)(params, reporter)
         reporter.done(result or {})

@@ -153,3 +153,11 @@ def test_the_tail_is_the_end(settings: Settings) -> None:
     shown = logs.tail(settings.workspace.logs, max_bytes=100)
     assert shown.endswith(f"last token={logs.HIDDEN}\n")
     assert "first" not in shown
+
+
+def test_only_the_one_warning_that_is_none_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    logs.leave_out_noise()
+    log = logging.getLogger(logs.BITSANDBYTES_CPU)
+    log.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "no module")
+    log.warning("The library was built for another CUDA.")
+    assert caplog.messages == ["The library was built for another CUDA."]
