@@ -87,8 +87,14 @@ class Family(Protocol):
     text_encoder_targets: str
     """The same for the text encoder that may be adapted; '' when none may."""
 
-    def text_encoder(self, folder: Path, *, dtype: torch.dtype, device: str) -> Any:
-        """The loaded text encoders and tokenizers, ready for `encode_text`."""
+    def text_encoder(
+        self, folder: Path, *, dtype: torch.dtype, device: str, adaptable_only: bool = False
+    ) -> Any:
+        """The loaded text encoders and tokenizers, ready for `encode_text`.
+
+        `dtype` is the denoiser's; an encoder that overflows in fp16 takes another one. With
+        `adaptable_only` just what `encode_adapted_text` needs is loaded.
+        """
         ...
 
     def text_encoder_of(self, pipeline: Any) -> Any:
@@ -162,9 +168,12 @@ class Family(Protocol):
         """Weight of each sample's squared error, (B,)."""
         ...
 
-    def pipeline(self, folder: Path, *, dtype: torch.dtype, device: str, **parts: Any) -> Any:
+    def pipeline(
+        self, folder: Path, *, dtype: torch.dtype, device: str, computes_on: str = "", **parts: Any
+    ) -> Any:
         """The family's stock diffusers pipeline, loaded, quiet and without gradients.
 
+        `computes_on` is the device that it will be put on when that is not `device` yet.
         `parts` are components that are there already, under the pipeline's names
         (`transformer=…, vae=…`); None leaves one out.
         """

@@ -103,7 +103,10 @@ _GUIDANCE_WHILE_TRAINING = 1.0
 
 @dataclass(frozen=True)
 class TextEncoders:
-    """CLIP (pooled) and T5 (sequence), their tokenizers, and T5's token count."""
+    """CLIP (pooled) and T5 (sequence), their tokenizers, and T5's token count.
+
+    T5 is None where only CLIP was asked for.
+    """
 
     clip_tokenizer: Any
     clip: Any
@@ -127,19 +130,24 @@ class Flux:
 
     # Text
 
-    def text_encoder(self, folder: Path, *, dtype: torch.dtype, device: str) -> TextEncoders:
-        import torch
+    def text_encoder(
+        self, folder: Path, *, dtype: torch.dtype, device: str, adaptable_only: bool = False
+    ) -> TextEncoders:
         from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
-        if dtype == torch.float16:  # T5's activations overflow in fp16 (diffusers docs, Flux, "FP16")
-            dtype = torch.float32
-        load = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
+        def loaded(kind: Any, name: str) -> Any:
+            model = kind.from_pretrained(
+                folder / name, local_files_only=True, use_safetensors=True, dtype=dtypes[name]
+            )
+            return weights.frozen(model, device)
+
+        dtypes = _text_dtypes(dtype, device)
         tokenizer_2 = T5TokenizerFast.from_pretrained(folder / "tokenizer_2", local_files_only=True)
         return TextEncoders(
             CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            weights.frozen(CLIPTextModel.from_pretrained(folder / "text_encoder", **load), device),
+            loaded(CLIPTextModel, "text_encoder"),
             tokenizer_2,
-            weights.frozen(T5EncoderModel.from_pretrained(folder / "text_encoder_2", **load), device),
+            None if adaptable_only else loaded(T5EncoderModel, "text_encoder_2"),
             _text_tokens(tokenizer_2, adapters.read_json(folder / "transformer" / "config.json")),
         )
 
@@ -252,13 +260,12 @@ class Flux:
 
     # Drawing
 
-    def pipeline(self, folder: Path, *, dtype: torch.dtype, device: str, **parts: Any) -> Any:
-        import torch
+    def pipeline(
+        self, folder: Path, *, dtype: torch.dtype, device: str, computes_on: str = "", **parts: Any
+    ) -> Any:
         from diffusers import FluxPipeline
 
-        dtypes: Any = dtype
-        if dtype == torch.float16:
-            dtypes = {"default": dtype, "text_encoder": torch.float32, "text_encoder_2": torch.float32}
+        dtypes = {"default": dtype, **_text_dtypes(dtype, computes_on or device)}
         pipeline = weights.load(FluxPipeline, folder, dtypes, **parts)
         pipeline.set_progress_bar_config(disable=True)
         for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
@@ -339,6 +346,19 @@ class Flux:
 
     def _entry(self, base: str) -> Entry:
         return next(entry for entry in self.entries if entry.id == base)
+
+
+def _text_dtypes(dtype: torch.dtype, device: str) -> dict[str, torch.dtype]:
+    """The number format of CLIP and T5 beside a denoiser in `dtype`.
+
+    T5's activations overflow in fp16 (diffusers docs, Flux, "FP16"). CLIP is small, and may
+    be trained: it stays exact there.
+    """
+    import torch
+
+    if dtype != torch.float16:
+        return {"text_encoder": dtype, "text_encoder_2": dtype}
+    return {"text_encoder": torch.float32, "text_encoder_2": weights.beside_fp16(device)}
 
 
 def pack(latents: Tensor) -> Tensor:

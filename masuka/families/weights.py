@@ -34,6 +34,22 @@ def device_of(module: Any) -> torch.device:
     return torch.device(offloaded if offloaded is not None else next(module.parameters()).device)
 
 
+def beside_fp16(device: str) -> torch.dtype:
+    """The format for what overflows in fp16: bf16 where the device computes it, else fp32.
+
+    Cards before Ampere compute bf16 slowly, which is of no weight for a text that is read
+    once; in fp32 FLUX's T5 takes 18 GiB, more than such cards have.
+    """
+    import torch
+
+    try:
+        ones = torch.ones(2, 2, dtype=torch.bfloat16, device=device)
+        computes = (ones @ ones).sum().item() == 8
+    except (RuntimeError, TypeError):  # what torch raises for a format that a device lacks
+        computes = False
+    return torch.bfloat16 if computes else torch.float32
+
+
 def quantized(quantize: str, *, dtype: torch.dtype, device: str) -> dict[str, Any]:
     """Arguments for `load` that keep a frozen model in 8 or 4 bits; empty for 'none'.
 

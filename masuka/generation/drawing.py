@@ -58,7 +58,9 @@ class Drawer:
     def __init__(self, family: Family, identity: Identity) -> None:
         self.family = family
         self.identity = identity
-        self.pipeline = family.pipeline(identity.folder, dtype=identity.dtype, device="cpu")
+        self.pipeline = family.pipeline(
+            identity.folder, dtype=identity.dtype, device="cpu", computes_on=identity.device
+        )
         self.placement = loading.place(self.pipeline, identity.device)
         self.report = AdapterReport(0, 0)
         self.payload_sha256 = ""

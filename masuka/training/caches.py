@@ -30,12 +30,16 @@ TAIL_BYTES = 4096
 
 @dataclass(frozen=True)
 class Source:
-    """The base model whose encoders fill the caches, and how they compute."""
+    """The base model whose encoders fill the caches, and how they compute.
+
+    `dtype` is the VAE's; `text_dtype` goes to the family, which knows its encoders.
+    """
 
     family: Family
     folder: Path
     device: str
     dtype: torch.dtype
+    text_dtype: torch.dtype
 
     def fingerprint(self) -> str:
         """A hash of the base's files: names, sizes and last bytes.
@@ -120,7 +124,7 @@ def cache_texts(source: Source, folder: Path, texts: Sequence[str], reporter: Re
     Encoders are loaded only for what is missing, and are gone when this returns.
     """
     wanted = tuple(dict.fromkeys(("", *texts)))
-    cache = CacheFolder(folder / "texts", f"{source.fingerprint()} {source.dtype}")
+    cache = CacheFolder(folder / "texts", f"{source.fingerprint()} {source.text_dtype}")
     rows = {text: row for text in wanted if (row := cache.get(text)) is not None}
     reporter.progress(len(rows), len(wanted))
     missing = [text for text in wanted if text not in rows]
@@ -137,7 +141,7 @@ def cache_texts(source: Source, folder: Path, texts: Sequence[str], reporter: Re
 def _encoded(
     source: Source, texts: Sequence[str], reporter: Reporter
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    encoder = source.family.text_encoder(source.folder, dtype=source.dtype, device=source.device)
+    encoder = source.family.text_encoder(source.folder, dtype=source.text_dtype, device=source.device)
     for start in range(0, len(texts), CAPTIONS_AT_ONCE):
         reporter.check()
         chunk = texts[start : start + CAPTIONS_AT_ONCE]

@@ -16,11 +16,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from torch import nn
-
 from masuka.errors import Stop
 from masuka.jobs.reporter import CACHES, Reporter
-from masuka.models.loading import free_memory, quiet_libraries
+from masuka.models.loading import quiet_libraries
 from masuka.training.batches import Batches
 from masuka.training.caches import Latents, Texts, cache_latents, cache_texts
 from masuka.training.checkpoints import CheckpointFolder
@@ -67,8 +65,6 @@ def run(params: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
 
 def prepare(plan: Plan, reporter: Reporter) -> Training:
     """The training with its caches filled and its denoiser loaded, where it was left."""
-    if plan.device == "cpu":
-        keep_freed_memory()
     reporter.stage("Checking pictures")
     sizes = check_pictures(plan.pictures, reporter)
     reporter.stage("Caching captions")
@@ -77,6 +73,8 @@ def prepare(plan: Plan, reporter: Reporter) -> Training:
     texts = cache_texts(plan.source, caches, [*captions, *texts_for(plan)], reporter)
     reporter.stage("Caching latents")
     latents = cache_latents(plan.source, caches, plan.pictures, plan.shapes(sizes), reporter)
+    if plan.device == "cpu":
+        keep_freed_memory()
     learner = _learner(plan, texts, latents, captions, reporter)
     return Training(plan, learner, Sampler(plan, texts, reporter), reporter)
 
@@ -192,16 +190,9 @@ def _learner(plan: Plan, texts: Texts, latents: Latents, captions: list[str], re
     )
     sizes = [len(bucket.pictures) for bucket in latents.buckets]
     order = Order(sizes, batch_size=request.batch_size, seed=request.seed)
-    encoder = _adaptable_encoder(plan) if request.train_text_encoder else None
+    encoder = None
+    if request.train_text_encoder:
+        encoder = plan.family.text_encoder(
+            plan.folder, dtype=plan.dtype, device=plan.device, adaptable_only=True
+        )
     return Learner(plan, batches, order, reporter, text_encoder=encoder)
-
-
-def _adaptable_encoder(plan: Plan) -> Any:
-    """The family's text encoder with only its adaptable part in memory."""
-    encoder = plan.family.text_encoder(plan.folder, dtype=plan.dtype, device=plan.device)
-    kept = plan.family.adaptable_text_encoder(encoder)
-    for part in vars(encoder).values():
-        if isinstance(part, nn.Module) and part is not kept:
-            part.to("meta")
-    free_memory()
-    return encoder

@@ -56,12 +56,15 @@ class Plan:
 
     @property
     def source(self) -> Source:
-        """The encoders that fill the caches: bf16 on GPUs that have it, else fp32.
+        """The encoders that fill the caches: exact on a CPU, where they run once.
 
-        They run once, and in fp16 the VAE and T5 of many models overflow.
+        In fp16 the VAE of many models overflows, and it is small; which of the text encoders
+        do, the family knows.
         """
-        exact = self.device == "cpu" or self.dtype == torch.float16
-        return Source(self.family, self.folder, self.device, torch.float32 if exact else self.dtype)
+        on_cpu = self.device == "cpu"
+        text = torch.float32 if on_cpu else self.dtype
+        pixels = torch.float32 if on_cpu or self.dtype == torch.float16 else self.dtype
+        return Source(self.family, self.folder, self.device, pixels, text)
 
     def shapes(self, sizes: list[tuple[int, int]]) -> list[Shape]:
         """The bucket of each picture of that size."""

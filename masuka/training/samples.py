@@ -95,7 +95,7 @@ def live_pipeline(plan: Plan, denoiser: nn.Module, text_encoder: nn.Module | Non
     index = json.loads((plan.folder / "model_index.json").read_text())
     classes = {name: value[1] for name, value in index.items() if isinstance(value, list)}
     given = {type(model).__name__: model for model in (denoiser, text_encoder) if model is not None}
-    parts: dict[str, nn.Module | None] = {}
+    parts: dict[str, Any] = {}
     for name, kind in classes.items():
         if kind in given:
             parts[name] = given[kind]

@@ -40,7 +40,7 @@ def reporter(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def source() -> Source:
-    return Source(FLUX, tiny_folder(), "cpu", torch.float32)
+    return Source(FLUX, tiny_folder(), "cpu", torch.float32, torch.float32)
 
 
 def pictures(folder: Path) -> list[Picture]:
@@ -91,7 +91,7 @@ def test_a_damaged_cache_file_is_made_again(tmp_path: Path, source: Source, repo
 
 def test_another_precision_has_caches_of_its_own(tmp_path: Path, source: Source, reporter: EventFile) -> None:
     cache_texts(source, tmp_path, [""], reporter)
-    cache_texts(replace(source, dtype=torch.bfloat16), tmp_path, [""], reporter)
+    cache_texts(replace(source, text_dtype=torch.bfloat16), tmp_path, [""], reporter)
     assert len(list((tmp_path / "texts").glob("*.safetensors"))) == 2
 
 

@@ -245,8 +245,8 @@ def test_the_text_encoder_learns_where_asked(tmp_path: Path) -> None:
 class ExactText(Flux):
     """FLUX whose encoders compute in fp32 whatever is asked, as they do for fp16."""
 
-    def text_encoder(self, folder: Path, *, dtype: torch.dtype, device: str) -> TextEncoders:
-        return super().text_encoder(folder, dtype=torch.float32, device=device)
+    def text_encoder(self, folder: Path, *, dtype: torch.dtype, **options: Any) -> TextEncoders:
+        return super().text_encoder(folder, dtype=torch.float32, **options)
 
 
 def test_a_text_encoder_of_another_precision_learns(tmp_path: Path) -> None:
