@@ -7,6 +7,7 @@ checkpoints lie in the work folder, the finished parts in the output folder.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
@@ -65,33 +66,63 @@ def build_vae(out: Path, work: Path, minutes: float) -> None:
     judge = Judge.load(out / "judge")
     session = Session(work / "vae.pt", minutes, new_vae(), rate=1.5e-3, decay=0.997, flat=0.45)
     train_vae(session, judge, pictures[:_DRAWN], labels[:_DRAWN], _say)
-    vae = export_vae(session.average.shadow, out, pictures[_DRAWN:])
+    staged = out / "vae.new"
+    vae = export_vae(session.average.shadow, staged, pictures[_DRAWN:])
     figures = reconstruction_figures(vae, judge, pictures[_DRAWN:], labels[_DRAWN:])
     _require("vae", {k: v for k, v in figures.items() if k != "l1"}, _VAE_BAR)
+    _move(staged, out / "model" / "vae")
     _note(out, "reconstructions", figures)
 
 
 def build_transformer(out: Path, work: Path, minutes: float) -> None:
-    """Trains the transformer and the text encoders and writes the whole pipeline."""
+    """Trains the transformer and the text encoders and writes the whole pipeline.
+
+    What was learnt from one autoencoder's latents is of no use with another's: both files
+    carry the autoencoder's name, and a new one begins anew.
+    """
     vae = _finished_vae(out)
     scenes = scenes_of("known", _KNOWN)
-    latents = _latents(vae, work)
+    latents = latents_of(vae, work)
     painter = Painter()
-    session = Session(work / "flow.pt", minutes, painter, rate=1e-3, matrices=painter.matrices())
+    session = Session(work / f"flow-{name_of(vae)}.pt", minutes, painter, rate=1e-3, matrices=painter.matrices())
     train_flow(session, scenes, latents, _say)
     painter = Painter()
     painter.load_state_dict(session.average.shadow)
     export_pipeline(painter, out)
 
 
-def export_vae(state: dict[str, Any], out: Path, pictures: Any) -> AutoencoderKL:
+def name_of(vae: AutoencoderKL) -> str:
+    """Sixteen letters that say which autoencoder it is: its weights and their scale."""
+    digest = hashlib.sha256(f"{vae.config.scaling_factor} {vae.config.shift_factor}".encode())
+    for name, weights in sorted(vae.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weights.detach().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def latents_of(vae: AutoencoderKL, work: Path) -> torch.Tensor:
+    """This autoencoder's latents of every known picture, from the work folder if it has them."""
+    path = work / f"latents-{name_of(vae)}.pt"
+    if path.is_file():
+        kept: torch.Tensor = torch.load(path, weights_only=True)
+        return kept
+    pictures, _ = drawn(work / "pictures", "known", _KNOWN)
+    latents = cache_latents(vae, pictures, _say)
+    part = path.with_suffix(".part")
+    torch.save(latents, part)
+    part.replace(path)
+    return latents
+
+
+def export_vae(state: dict[str, Any], folder: Path, pictures: Any) -> AutoencoderKL:
     """The autoencoder as it was written (bf16), its scale measured on pictures."""
     vae = new_vae()
     vae.load_state_dict(state)
     scaling, shift = measure_latents(vae.eval(), pictures[:500])
     vae.register_to_config(scaling_factor=scaling, shift_factor=shift)
-    vae.to(torch.bfloat16).save_pretrained(out / "model" / "vae", max_shard_size=_SHARD)
-    return _finished_vae(out)
+    shutil.rmtree(folder, ignore_errors=True)
+    vae.to(torch.bfloat16).save_pretrained(folder, max_shard_size=_SHARD)
+    return _loaded_vae(folder)
 
 
 def export_pipeline(painter: Painter, out: Path) -> None:
@@ -110,10 +141,7 @@ def export_pipeline(painter: Painter, out: Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     pipeline.save_pretrained(fresh, max_shard_size=_SHARD)
     for part in fresh.iterdir():
-        target = out / "model" / part.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        part.replace(target)
+        _move(part, out / "model" / part.name)
     fresh.rmdir()
 
 
@@ -131,22 +159,23 @@ def _full_space(work: Path) -> tuple[Any, torch.Tensor]:
     return pictures, torch.from_numpy(labels)
 
 
-def _latents(vae: AutoencoderKL, work: Path) -> torch.Tensor:
-    path = work / "latents.pt"
-    if path.is_file():
-        kept: torch.Tensor = torch.load(path, weights_only=True)
-        return kept
-    pictures, _ = drawn(work / "pictures", "known", _KNOWN)
-    latents = cache_latents(vae, pictures, _say)
-    torch.save(latents, path)
-    return latents
-
-
 def _finished_vae(out: Path) -> AutoencoderKL:
     folder = out / "model" / "vae"
     if not (folder / "config.json").is_file():
         raise NotFound(f"There is no autoencoder in {folder}.", "Run the vae step first.")
+    return _loaded_vae(folder)
+
+
+def _loaded_vae(folder: Path) -> AutoencoderKL:
     return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
+
+
+def _move(part: Path, target: Path) -> None:
+    """Puts a finished part in the place of the one before."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        shutil.rmtree(target)
+    part.replace(target)
 
 
 def _require(what: str, figures: dict[str, float], bar: float) -> None:

@@ -106,7 +106,8 @@ def train(
 
 def as_batch(pictures: NDArray[np.uint8]) -> Tensor:
     """Drawn pictures (B, H, W, 3) as (B, 3, H, W) in −1…1, channels last."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    # Copied: a part of the file on disk is read-only, which torch warns of.
+    return torch.from_numpy(pictures.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @torch.inference_mode()
