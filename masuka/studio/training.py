@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,19 +12,22 @@ from masuka.errors import InvalidInput
 from masuka.families import family_of, train_limits_of
 from masuka.generation import prompts
 from masuka.requests.base import Param, params
-from masuka.requests.text import clean_filename
+from masuka.requests.text import NAME_CHARS, clean_filename
 from masuka.requests.training import TrainImage
 from masuka.store import characters, runs
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
 from masuka.store.pictures import Picture
 from masuka.store.runs import Metric, Run, Sample
-from masuka.studio.context import Context, parsed
+from masuka.studio.context import Context, given, parsed
 from masuka.studio.datasets import Datasets
 from masuka.studio.jobs import Jobs
 from masuka.studio.models import Models
 
 SAMPLES_FROM_CAPTIONS = 2
+_NUMBER = re.compile(r"(.*\S) ([1-9][0-9]{0,5})", re.ASCII)
+_DIGITS = 8
+"""Room at the end of a name for a space and the number."""
 
 
 class Training:
@@ -53,8 +57,7 @@ class Training:
         when the base is not installed.
         """
         self._context.actor.must_edit()
-        base = parsed(TrainImage, request, values).base
-        wanted = parsed(TrainImage, request, values, train_limits_of(base))
+        wanted = parsed(TrainImage, request, values, train_limits_of(self._base_of(request, values)))
         dataset = self._datasets.get(wanted.dataset_id)
         if wanted.character_id is not None:
             characters.get_character(self._context.store, actor=self._context.actor, id=wanted.character_id)
@@ -133,11 +136,15 @@ class Training:
             content={p.sha256: p.caption for p in pictures},
         )
 
+    @staticmethod
+    def _base_of(request: TrainImage | Mapping[str, Any] | None, values: Mapping[str, Any]) -> str:
+        """The base whose ranges hold for everything else; raises InvalidInput or NotFound."""
+        base = given(request, values, "base")
+        return TrainImage.parse({"dataset_id": 1} | ({} if base is None else {"base": base})).base
+
     def _next_name(self, dataset: Dataset, character_id: int | None) -> str:
         known = [run.name for run in self.runs(character_id=character_id, limit=1000)]
-        stem = dataset.name
-        number = 1 + sum(name.startswith(f"{stem} ") for name in known)
-        return f"{stem} {number}"
+        return next_name(dataset.name, known)
 
     def _params(
         self, wanted: TrainImage, dataset: Dataset, pictures: Sequence[Picture], run: Run
@@ -182,3 +189,17 @@ class Training:
             prompts.fill(text, trigger_word=dataset.trigger_word, class_word=dataset.class_word)
             for text in chosen
         ]
+
+
+def next_name(name: str, known: Sequence[str]) -> str:
+    """'Bolt 1' after 'Bolt' and no training yet, 'Bolt 2' after 'Bolt 1'; never a known one."""
+    stem, own = _numbered(name)
+    stem = stem[: NAME_CHARS - _DIGITS].rstrip()
+    taken = [number for text in known for other, number in [_numbered(text)] if other == stem]
+    return f"{stem} {1 + max([own, *taken])}"
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """A name without the number at its end, and that number; 0 when there is none."""
+    found = _NUMBER.fullmatch(name)
+    return (found[1], int(found[2])) if found else (name, 0)

@@ -170,7 +170,7 @@ def test_a_family_narrows_choices() -> None:
         (TrainImage, {"dataset_id": 1, "learning_rate": 1e-9}, "learning_rate",
          "Learning rate is 0.000000001. It must be 0.0000001 to 1."),
         (TrainImage, {"dataset_id": 1, "steps": 5, "lr_warmup_steps": 6}, "lr_warmup_steps",
-         "The warm-up of 6 steps is longer than the training."),
+         "The warm-up takes 6 steps and the training only 5. Set the warm-up to 5 or fewer, or train for longer."),
         (AddPictures, {"dataset_id": 1, "paths": ()}, "paths", "Paths has 0 entries. It must have at least 1."),
         (AddPictures, {"dataset_id": 1, "paths": ("a\x00b",)}, "paths", "The path is empty or holds control"),
         (EditCaptions, {"picture_ids": (1,), "action": "set", "text": "x" * 2001}, "text",

@@ -19,6 +19,7 @@ from masuka.requests.datasets import CreateDataset
 from masuka.store import pictures, users
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
+from masuka.studio.training import next_name
 
 
 @pytest.fixture
@@ -118,6 +119,38 @@ def test_training_refuses_what_cannot_work(studio: Studio, photos: Path) -> None
         studio.training.start(dataset_id=data.id, base="no-such-model")
     assert studio.training.runs() == []
     assert studio.jobs.list(kind="train_image") == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "known", "following"),
+    [
+        ("Bolt", [], "Bolt 1"),
+        ("Bolt", ["Bolt 1", "Bolt 7", "Bolt sitting", "Bolt sitting 9", "Bolt 8 9"], "Bolt 8"),
+        ("Bolt 1", [], "Bolt 2"),
+        ("Bolt 1", ["Bolt 2"], "Bolt 3"),
+        ("Bolt 1", ["Bolt 1 1"], "Bolt 2"),
+        ("3", [], "3 1"),
+        ("Agent 007", [], "Agent 007 1"),
+        ("x" * 100, [f"{'x' * 92} 1"], f"{'x' * 92} 2"),
+    ],
+)
+def test_a_training_is_called_after_its_set_and_counted_on(
+    dataset: str, known: list[str], following: str
+) -> None:
+    assert next_name(dataset, known) == following
+    assert next_name(dataset, [*known, following]) not in {*known, following}
+
+
+def test_a_range_is_said_before_what_follows_from_it(studio: Studio, photos: Path) -> None:
+    data = filled(studio, photos)
+    with pytest.raises(InvalidInput, match=r"Steps is 5\. It must be 10 to"):
+        studio.training.start(dataset_id=data.id, steps=5)  # fewer than the warm-up's own default too
+    with pytest.raises(InvalidInput, match=r"The warm-up takes 30 steps and the training only 20\."):
+        studio.training.start({"dataset_id": data.id}, steps=20, lr_warmup_steps=30)
+    base = with_a_base(studio)  # whose own default is more than the 800 steps of the request
+    job = studio.training.start(dataset_id=data.id, base=base, lr_warmup_steps=1200)
+    assert job.request["steps"] == 1500
+    assert studio.training.run(job.run_id or 0).name == "Mira 1"
 
 
 def test_drawing_refuses_what_cannot_work(studio: Studio) -> None:
