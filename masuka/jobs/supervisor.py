@@ -27,6 +27,7 @@ from masuka.jobs.queue import SYSTEM, claim
 from masuka.jobs.recovery import lock_of, recover, sweep_left_files
 from masuka.jobs.secrets import stored_secrets
 from masuka.jobs.slots import SLOTS, Attempt, Slot, slots_of
+from masuka.jobs.thinning import thin
 from masuka.jobs.worker import Assignment
 from masuka.store import jobs as rows
 from masuka.store.connect import Store
@@ -114,6 +115,7 @@ class Supervisor:
     def _first_look(self) -> None:
         recover(self._store, self._settings, kinds=self._kinds, locked=True)
         sweep_left_files(self._store, self._settings.workspace)
+        thin(self._store, self._settings.workspace)
 
     def _look(self) -> None:
         self._guard(None, self._adopt)

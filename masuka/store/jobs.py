@@ -196,6 +196,15 @@ def list_running(db: Store) -> list[Pulse]:
         return [decode(Pulse, row) for row in connection.execute(f"{_PULSE} WHERE state = 'running'")]
 
 
+def ended_before(db: Store, *, at: str) -> set[int]:
+    """Ids of everybody's jobs that were done, failed or cancelled before that moment."""
+    with db.read() as connection:
+        rows = connection.execute(
+            "SELECT id FROM jobs WHERE state IN ('done', 'failed', 'cancelled') AND finished_at < ?", [at]
+        ).fetchall()
+    return {int(row[0]) for row in rows}
+
+
 def claim_job(
     db: Store,
     *,

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from masuka.store.migrations.runner import (
     list_backups,
     migrate,
     restore,
+    thin_backups,
 )
 
 OWNER = Actor(1)
@@ -362,3 +364,40 @@ def test_a_workspace_that_was_copied_opens(workspace: Workspace, tmp_path: Path)
     shutil.copytree(workspace.root, copy)
     with Store.open(Workspace(copy)) as store:
         assert [c.name for c in characters.list_characters(store, actor=OWNER)] == ["Mira"]
+
+
+def test_old_backups_go_and_one_of_each_recent_day_stays(tmp_path: Path) -> None:
+    stamps = [
+        *(f"20260315T12000{second}Z" for second in range(10)),  # the ten newest
+        "20260315T115900Z",
+        "20260314T080000Z", "20260314T090000Z",
+        "20260309T230000Z",
+        "20260308T230000Z",  # the eighth day
+        "20250101T000000Z",
+    ]  # fmt: skip
+    for stamp in stamps:
+        (tmp_path / f"masuka-{stamp}-1.db").touch()
+    for other in ("before-the-update.db", "masuka-20250101T000000Z-1.db-wal", "masuka-20250101T000000Z-1.txt"):
+        (tmp_path / other).touch()
+    gone = thin_backups(tmp_path, now=datetime(2026, 3, 15, 13, tzinfo=UTC))
+    assert sorted(file.name[7:23] for file in gone) == [
+        "20250101T000000Z", "20260308T230000Z", "20260314T080000Z", "20260315T115900Z"
+    ]  # fmt: skip
+    left = {file.name for file in tmp_path.iterdir()}
+    assert left - {file.name for file in list_backups(tmp_path)} == {
+        "before-the-update.db",
+        "masuka-20250101T000000Z-1.txt",
+    }
+    assert thin_backups(tmp_path, now=datetime(2026, 3, 15, 13, tzinfo=UTC)) == []
+    # Nobody looked for a year: the ten newest are still there.
+    assert len(thin_backups(tmp_path, now=datetime(2027, 3, 15, tzinfo=UTC))) == 2
+    assert len(list_backups(tmp_path)) == 10
+
+
+def test_backing_up_thins_and_keeps_the_new_one(workspace: Workspace) -> None:
+    migrate(workspace.database, backups=workspace.backups)
+    for year in range(2001, 2021):
+        (workspace.backups / f"masuka-{year}0101T000000Z-1.db").touch()
+    written = backup(workspace.database, backups=workspace.backups)
+    assert list_backups(workspace.backups)[0] == written
+    assert len(list_backups(workspace.backups)) == 10

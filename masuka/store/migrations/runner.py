@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,8 @@ from masuka.store.migrations import MIGRATIONS, Migration, as_set, names_of
 LOCK_TIMEOUT_S = 60.0
 BUSY_RESTORE_MS = 500
 BACKUP_NAME = re.compile(r"masuka-\d{8}T\d{6}Z-\d+\.db")
+KEPT_BACKUPS, KEPT_DAYS = 10, 7
+"""The newest backups stay, and of each of the last days its newest."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def migrate(path: Path, *, backups: Path, migrations: Sequence[Migration] = MIGR
         if pending:
             if db.table_names():
                 write_backup(db, backups)
+                thin_backups(backups)
             _apply(db, migrations)
         return [Step(name, "done" if name in pending else "already done") for name in names_of(migrations)]
 
@@ -157,11 +160,34 @@ def check(path: Path) -> Check:
 
 
 def backup(path: Path, *, backups: Path) -> Path:
-    """A new backup of the database, checked; raises NotFound without a database."""
+    """A new backup of the database, checked; raises NotFound without a database.
+
+    Old ones go: see `thin_backups`.
+    """
     if not path.is_file():
         raise NotFound(f"There is no database at {path}.", "Start MASUKA once; it makes one.")
     with alone(path), _told(path), closing(connect(path)) as db:
-        return write_backup(db, backups)
+        written = write_backup(db, backups)
+        thin_backups(backups)
+        return written
+
+
+def thin_backups(backups: Path, *, now: datetime | None = None) -> list[Path]:
+    """The backups that went: neither among the newest nor the newest of a recent day.
+
+    A backup under a name of one's own is kept for ever.
+    """
+    found = list_backups(backups)
+    oldest = f"{(now or datetime.now(UTC)) - timedelta(days=KEPT_DAYS - 1):%Y%m%d}"
+    of_day: dict[str, Path] = {}
+    for file in found:
+        of_day.setdefault(_age(file)[0][:8], file)
+    kept = {*found[:KEPT_BACKUPS], *(file for day, file in of_day.items() if day >= oldest)}
+    gone = [file for file in found if file not in kept]
+    for file in gone:
+        for ending in ("-wal", "-journal", ""):  # of a damaged file, see _keep_damaged
+            file.with_name(file.name + ending).unlink(missing_ok=True)
+    return gone
 
 
 def list_backups(backups: Path) -> list[Path]:
@@ -178,6 +204,15 @@ def restore(path: Path, chosen: Path, *, backups: Path) -> Path | None:
     """
     if not chosen.is_file():
         raise NotFound(f"There is no backup {chosen.name}.", "Choose one that 'db backup --list' shows.")
+    with alone(path):
+        # Checked with the lock held: meanwhile nobody thins the backups.
+        _must_be_usable(chosen)
+        replaced, usable = _set_aside(path, backups)
+        (_copy_into if usable else _put_in_place)(chosen, path)
+    return replaced
+
+
+def _must_be_usable(chosen: Path) -> None:
     health = check(chosen)
     if any(name not in names_of(MIGRATIONS) for name in health.applied):
         raise SchemaTooNew(f"The backup {chosen.name} was written by a newer MASUKA.", "Update MASUKA.")
@@ -185,10 +220,6 @@ def restore(path: Path, chosen: Path, *, backups: Path) -> Path | None:
         raise Damaged(f"The backup {chosen.name} cannot be used: {health.problems[0]}", "Choose another.")
     if not health.applied:
         raise Conflict(f"{chosen.name} is no backup of MASUKA.", "Choose a file of the backups folder.")
-    with alone(path):
-        replaced, usable = _set_aside(path, backups)
-        (_copy_into if usable else _put_in_place)(chosen, path)
-    return replaced
 
 
 def write_backup(db: Database, backups: Path) -> Path:
