@@ -35,7 +35,7 @@ def device_of(module: Any) -> torch.device:
 
 
 def beside_fp16(device: str) -> torch.dtype:
-    """The format for what overflows in fp16: bf16 where the device computes it, else fp32.
+    """For what overflows in fp16: bf16 where the device computes it, else fp32.
 
     Cards before Ampere compute bf16 slowly, which is of no weight for a text that is read
     once; in fp32 FLUX's T5 takes 18 GiB, more than such cards have.

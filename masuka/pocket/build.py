@@ -101,7 +101,7 @@ def name_of(vae: AutoencoderKL) -> str:
 
 
 def latents_of(vae: AutoencoderKL, work: Path) -> torch.Tensor:
-    """This autoencoder's latents of every known picture, from the work folder if it has them."""
+    """This autoencoder's latents of every known picture, kept in the work folder."""
     path = work / f"latents-{name_of(vae)}.pt"
     if path.is_file():
         kept: torch.Tensor = torch.load(path, weights_only=True)

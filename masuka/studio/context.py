@@ -37,7 +37,7 @@ class Context:
 
 
 def given(request: Any, values: Mapping[str, Any], name: str) -> Any:
-    """One value as it was given, before anything is known about it; None when it was not."""
+    """One value as it was given, unchecked; None when it was not."""
     of_request = request.get(name) if isinstance(request, Mapping) else getattr(request, name, None)
     return values.get(name, of_request)
 

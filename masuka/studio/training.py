@@ -192,7 +192,7 @@ class Training:
 
 
 def next_name(name: str, known: Sequence[str]) -> str:
-    """'Bolt 1' after 'Bolt' and no training yet, 'Bolt 2' after 'Bolt 1'; never a known one."""
+    """'Bolt 1' for the set 'Bolt', 'Bolt 2' for 'Bolt 1'; never a known name."""
     stem, own = _numbered(name)
     stem = stem[: NAME_CHARS - _DIGITS].rstrip()
     taken = [number for text in known for other, number in [_numbered(text)] if other == stem]
