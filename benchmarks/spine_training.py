@@ -100,7 +100,7 @@ def build(size: Size, folder: Path) -> None:
 
 
 def draw_pictures(size: Size, folder: Path) -> list[dict[str, Any]]:
-    """Pictures with captions as a job's params list them."""
+    """Pictures with captions as a job's params list them; drawn once."""
     import numpy as np
     from PIL import Image
 
@@ -110,7 +110,9 @@ def draw_pictures(size: Size, folder: Path) -> list[dict[str, Any]]:
     for number in range(PICTURES):
         file = folder / f"{number}.png"
         shape = (size.side_px, size.side_px, 3)
-        Image.fromarray(noise.integers(0, 255, shape, dtype=np.uint8)).save(file)
+        pixels = noise.integers(0, 255, shape, dtype=np.uint8)
+        if not file.exists():  # the contenders read them at the same time
+            Image.fromarray(pixels).save(file)
         pictures.append(
             {
                 "id": number,
@@ -225,8 +227,9 @@ class _Contender:
     def __enter__(self) -> _Contender:
         # Idle contenders must not spin on the cores of the one that steps.
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
+        self._said = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
             text=True, env=environment, cwd=Path(__file__).parent.parent,
         )  # fmt: skip
         return self
@@ -234,6 +237,7 @@ class _Contender:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
+        self._said.close()
 
     def ask(self, line: str) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -247,7 +251,8 @@ class _Contender:
             if line.startswith("{"):
                 answer: dict[str, Any] = json.loads(line)
                 return answer
-        raise RuntimeError(f"{' '.join(self._command[2:])} ended without an answer")
+        self._said.seek(0)
+        raise RuntimeError(f"{' '.join(self._command[2:])} ended without an answer: {self._said.read()[-2000:]}")
 
 
 def _masuka(params: dict[str, Any], root: Path) -> Any:
