@@ -60,6 +60,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Work
         yield store, workspace, folder / "old.db"
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(rows=anything, secret_key=st.none() | st.text(max_size=50))
 def test_no_value_stops_an_import_or_loses_a_row(

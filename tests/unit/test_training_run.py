@@ -261,6 +261,7 @@ def test_a_text_encoder_of_another_precision_learns(tmp_path: Path) -> None:
     assert moved and all(float(tensor.abs().sum()) > 0 for tensor in moved.values())
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_training(tmp_path: Path) -> None:
     one = Job(tmp_path / "a")
     one.run(train_params(tmp_path / "a", steps=3, seed=1))
