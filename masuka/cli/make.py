@@ -18,6 +18,7 @@ generate_group = typer.Typer(help="Draw with a base or a LoRA.", no_args_is_help
 BASES = [entry for family in FAMILIES.values() for entry in family.entries]
 BY_BASE_TRAINING = frozenset(name for entry in BASES for name in entry.train_limits)
 BY_BASE_DRAWING = frozenset(name for entry in BASES for name in entry.draw_limits)
+PRESETS = ", ".join(f"{preset.name} ({entry.id})" for entry in BASES for preset in entry.presets)
 Later = Annotated[bool, typer.Option("--later", help="Only queue it; the app runs it.")]
 
 
@@ -62,10 +63,14 @@ def delete_training(studio: Studio, run_id: int, yes: bool = False) -> Answer:
 
 @command(generate_group, "image", request=DrawImages, argument="prompt", by_base=BY_BASE_DRAWING)
 def generate_image(
-    studio: Studio, values: dict[str, object], later: Later = False, as_json: bool = False
+    studio: Studio,
+    values: dict[str, object],
+    preset: Annotated[str, typer.Option(help=f"Base and settings by name: {PRESETS}.")] = "",
+    later: Later = False,
+    as_json: bool = False,
 ) -> Answer:
     """Draws pictures; settings left out take the base's own defaults."""
-    job = studio.images.draw(values)
+    job = studio.images.draw(values, preset=preset)
     if later:
         return Answer({"job": job}, f"Job {job.id}: {job.title} is {job.state}.")
     job = show.run(studio, job, quiet=as_json)

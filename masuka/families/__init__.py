@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 
 from masuka.errors import NotFound
-from masuka.families.base import Entry, Family
+from masuka.families.base import Entry, Family, Preset
 from masuka.families.flux import Flux
 from masuka.requests.base import Limit
 
@@ -64,6 +64,16 @@ def family_of(base_id: str) -> tuple[Family, Entry]:
                 return family, entry
     known = ", ".join(entry.id for family in FAMILIES.values() for entry in family.entries)
     raise NotFound(f"There is no base model {base_id!r}.", f"Known are: {known}.")
+
+
+def preset_named(name: str) -> tuple[Entry, Preset]:
+    """The preset of that name, whatever its case, with its base; raises NotFound."""
+    known = [(entry, p) for f in FAMILIES.values() for entry in f.entries for p in entry.presets]
+    for entry, preset in known:
+        if preset.name.casefold() == " ".join(name.split()).casefold():
+            return entry, preset
+    names = ", ".join(preset.name for _, preset in known)
+    raise NotFound(f"There is no preset {name!r}.", f"Known are: {names}.")
 
 
 def draw_limits_of(base_id: str) -> Mapping[str, Limit]:

@@ -28,6 +28,15 @@ without the prompt (twice the time); or not at all (distilled for few steps)."""
 
 
 @dataclass(frozen=True)
+class Preset:
+    """Settings for drawing under one name, which no other base uses."""
+
+    name: str
+    values: Mapping[str, Any]
+    """Fields of `DrawImages`, within the base's limits."""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One base model of a family, as the catalogue lists it."""
 
@@ -48,6 +57,7 @@ class Entry:
     """A LoRA repo that is merged while training a distilled base, and left out when drawing."""
     draw_limits: Mapping[str, Limit] = field(default_factory=dict)
     train_limits: Mapping[str, Limit] = field(default_factory=dict)
+    presets: Sequence[Preset] = ()
 
 
 @dataclass(frozen=True)

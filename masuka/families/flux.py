@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from masuka import pocket
 from masuka.families import adapters, tiny, weights
-from masuka.families.base import AdapterReport, Capabilities, Entry
+from masuka.families.base import AdapterReport, Capabilities, Entry, Preset
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
 from masuka.requests.training import STANDARD_LIMITS as TRAIN
@@ -72,6 +72,10 @@ SCHNELL = Entry(
         "guidance_scale": Limit(0, 0, default=0.0),
     },
     train_limits={**TRAIN, "steps": Limit(100, 10_000, default=1500)},
+    presets=(
+        Preset("Fast portrait", {"width": 768, "height": 1024, "num_inference_steps": 4}),
+        Preset("Landscape", {"width": 1344, "height": 768, "num_inference_steps": 8}),
+    ),
 )
 DEV = Entry(
     id="flux1-dev",
@@ -91,12 +95,18 @@ DEV = Entry(
         "guidance_scale": Limit(0, 20, default=3.5),
     },
     train_limits={**TRAIN, "steps": Limit(100, 10_000, default=1500)},
+    presets=(
+        Preset("HQ portrait", {"width": 896, "height": 1152, "num_inference_steps": 40}),
+        Preset("Cinematic", {"width": 1536, "height": 640, "num_inference_steps": 40}),
+    ),
 )
 _ATTENTION = r"(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
 _MLP = r"ff\.net\.0\.proj|ff\.net\.2|ff_context\.net\.0\.proj|ff_context\.net\.2|proj_mlp|proj_out"
 _BLOCK = r"(single_)?transformer_blocks\.\d+\."
 _FOREIGN = r"(^|[._])(double|single)_blocks[._]\d|^lora_transformer_|^base_model\.model\."
 """Layer names of kohya, XLabs, BFL and fal, which diffusers translates."""
+_TEXT_ENCODERS = {"small": "text_encoder", "large": "text_encoder_2"}
+"""CLIP and T5; T5's activations overflow in fp16 (diffusers docs, Flux, "FP16")."""
 _GUIDANCE_WHILE_TRAINING = 1.0
 """Guidance-distilled models meet real pictures at 1 (as in diffusers' own Flux script)."""
 
@@ -141,7 +151,7 @@ class Flux:
             )
             return weights.frozen(model, device)
 
-        dtypes = _text_dtypes(dtype, device)
+        dtypes = weights.text_dtypes(dtype, device, **_TEXT_ENCODERS)
         tokenizer_2 = T5TokenizerFast.from_pretrained(folder / "tokenizer_2", local_files_only=True)
         return TextEncoders(
             CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
@@ -265,7 +275,7 @@ class Flux:
     ) -> Any:
         from diffusers import FluxPipeline
 
-        dtypes = {"default": dtype, **_text_dtypes(dtype, computes_on or device)}
+        dtypes = {"default": dtype, **weights.text_dtypes(dtype, computes_on or device, **_TEXT_ENCODERS)}
         pipeline = weights.load(FluxPipeline, folder, dtypes, **parts)
         pipeline.set_progress_bar_config(disable=True)
         for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
@@ -346,19 +356,6 @@ class Flux:
 
     def _entry(self, base: str) -> Entry:
         return next(entry for entry in self.entries if entry.id == base)
-
-
-def _text_dtypes(dtype: torch.dtype, device: str) -> dict[str, torch.dtype]:
-    """The number format of CLIP and T5 beside a denoiser in `dtype`.
-
-    T5's activations overflow in fp16 (diffusers docs, Flux, "FP16"). CLIP is small, and may
-    be trained: it stays exact there.
-    """
-    import torch
-
-    if dtype != torch.float16:
-        return {"text_encoder": dtype, "text_encoder_2": dtype}
-    return {"text_encoder": torch.float32, "text_encoder_2": weights.beside_fp16(device)}
 
 
 def pack(latents: Tensor) -> Tensor:

@@ -50,6 +50,19 @@ def beside_fp16(device: str) -> torch.dtype:
     return torch.bfloat16 if computes else torch.float32
 
 
+def text_dtypes(dtype: torch.dtype, device: str, *, small: str, large: str) -> dict[str, torch.dtype]:
+    """The formats of a small and of a large text encoder, by name.
+
+    `dtype` is the denoiser's. Beside fp16 the large one (T5) would overflow, and the small
+    one (CLIP), which may be trained, stays exact: it is no weight.
+    """
+    import torch
+
+    if dtype != torch.float16:
+        return {small: dtype, large: dtype}
+    return {small: torch.float32, large: beside_fp16(device)}
+
+
 def quantized(quantize: str, *, dtype: torch.dtype, device: str) -> dict[str, Any]:
     """Arguments for `load` that keep a frozen model in 8 or 4 bits; empty for 'none'.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from masuka.errors import InvalidInput, NotFound
-from masuka.families import draw_limits_of
+from masuka.families import draw_limits_of, family_of, preset_named
+from masuka.families.base import Preset
 from masuka.generation import prompts
 from masuka.requests.base import Param, params
 from masuka.requests.images import DrawImages
@@ -32,22 +33,29 @@ class Images:
         """Every setting with the base's own range and default, for form and command line."""
         return params(DrawImages, draw_limits_of(base))
 
+    def presets(self, base: str) -> Sequence[Preset]:
+        """Settings by name that this base offers; raises NotFound."""
+        return family_of(base)[1].presets
+
     def draw(
         self,
         request: DrawImages | Mapping[str, Any] | None = None,
         /,
         *,
+        preset: str = "",
         key: str | None = None,
         **values: Any,
     ) -> Job:
         """The queued drawing of 1 to 8 pictures.
 
-        A LoRA draws with the base it was trained on. The same `key` again gives the same
-        job again. Raises InvalidInput for a setting out
-        of the base's range or another base than the LoRA's, Conflict when the base is not
-        installed.
+        A LoRA draws with the base it was trained on. A `preset` gives the base and what is
+        not given besides. The same `key` again gives the same job again. Raises
+        InvalidInput for a setting out of the base's range or another base than the
+        LoRA's, NotFound for an unknown preset, Conflict when the base is not installed.
         """
         self._context.actor.must_edit()
+        if preset:
+            request, values = _with_preset(preset, request, values), {}
         first = parsed(DrawImages, request, values)
         adapter = None if first.adapter_id is None else self._models.adapter(first.adapter_id)
         base_id = self._base_of(first, adapter)
@@ -102,6 +110,21 @@ class Images:
             "sha256": adapter.sha256,
             "weight": wanted.adapter_weight,
         }
+
+
+def _with_preset(name: str, request: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a preset, and over them what was given."""
+    entry, preset = preset_named(name)
+    if request is not None and not isinstance(request, Mapping):
+        request = DrawImages.parse(request).model_dump(exclude_unset=True)
+    own = {n: v for n, v in {**(request or {}), **values}.items() if v is not None}
+    if own.get("base", entry.id) != entry.id:
+        raise InvalidInput(
+            f"{preset.name} is a preset of {entry.id}, not of {own['base']}.",
+            "Leave the base out, or the preset.",
+            field="base",
+        )
+    return {"base": entry.id, **preset.values, **own}
 
 
 def _seed(request: DrawImages) -> int:

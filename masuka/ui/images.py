@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from masuka.families import preset_named
 from masuka.requests import Param
 from masuka.store.items import Item
 from masuka.store.jobs import Job
@@ -44,6 +45,7 @@ def draw_form(studio: Studio, view: View) -> str:
             choices=[("0", "None, the base model alone"), *((str(a.id), a.name) for a in adapters)],
         ).replace('name="adapter_id"', 'name="adapter_id" data-view-key="adapter"')
         + (_base_field(described["base"], base_choices(bases), base) if adapter is None else "")
+        + _presets(studio, base)
         + _shape_field(described)
         + forms.field(FORM, described["num_images"], help="")
         + (forms.field(FORM, described["adapter_weight"], help="") if adapter else "")
@@ -174,6 +176,17 @@ def on_again(studio: Studio, payload: Payload, view: View) -> Outcome:
     )
 
 
+def on_preset(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """The form, filled with a preset's settings; the prompt stays."""
+    entry, preset = preset_named(str(payload.get("preset", "")))
+    values = {k: forms.as_text(v) for k, v in preset.values.items()}
+    values["shape"] = ""  # its own size
+    return Outcome(
+        f"The form holds {preset.name} now.",
+        fill={"form": FORM, "remember": f"images:{entry.id}", "values": values},
+    )
+
+
 def on_star(studio: Studio, payload: Payload, view: View) -> Outcome:
     """Stars on, or off."""
     studio.library.star(ids_of(payload), bool(payload.get("on", True)))
@@ -274,6 +287,14 @@ def _before(studio: Studio, base: str) -> str:
     return f'{said}<div class="sticky full">{start}</div>'
 
 
+def _presets(studio: Studio, base: str) -> str:
+    """Settings by name, where the base has some."""
+    offered = "".join(
+        button(p.name, "images-preset", look="quiet", preset=p.name) for p in studio.images.presets(base)
+    )
+    return f'<div class="actions full">{offered}</div>' if offered else ""
+
+
 def _fixed(param: Param) -> bool:
     """A setting that this base does not leave open is not shown."""
     return param.minimum is not None and param.minimum == param.maximum
@@ -299,6 +320,7 @@ TAB = Tab(
     actions={
         "draw": on_draw,
         "again": on_again,
+        "preset": on_preset,
         "star": on_star,
         "delete": on_delete,
         "restore": on_restore,

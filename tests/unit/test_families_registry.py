@@ -14,9 +14,10 @@ from masuka.families import (
     family_named,
     family_of,
     find_families,
+    preset_named,
     train_limits_of,
 )
-from masuka.families.base import Family
+from masuka.families.base import Family, Preset
 from masuka.requests.base import params
 from masuka.requests.images import DrawImages
 from masuka.requests.training import TrainImage
@@ -71,6 +72,23 @@ def test_drawing_outside_the_limits_is_refused(base: str, values: dict[str, int]
     with pytest.raises(InvalidInput) as caught:
         DrawImages.parse({"prompt": "a robot", **values}, limits=draw_limits_of(base))
     assert caught.value.field == field
+
+
+PRESETS = [(e.id, p) for f in FAMILIES.values() for e in f.entries for p in e.presets]
+
+
+@pytest.mark.parametrize(("base", "preset"), PRESETS, ids=lambda value: getattr(value, "name", value))
+def test_every_preset_is_within_its_base_and_found_by_name(base: str, preset: Preset) -> None:
+    drawn = DrawImages.parse({"prompt": "a robot", **preset.values}, limits=draw_limits_of(base))
+    assert {name: getattr(drawn, name) for name in preset.values} == preset.values
+    entry, found = preset_named(f" {preset.name.upper()}")
+    assert (entry.id, found) == (base, preset)
+
+
+def test_a_preset_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(NotFound) as caught:
+        preset_named("Slow portrait")
+    assert all(preset.name in caught.value.hint for _, preset in PRESETS)
 
 
 @pytest.mark.parametrize(

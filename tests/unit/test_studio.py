@@ -16,6 +16,7 @@ from masuka.jobs.recovery import lock_of
 from masuka.models import catalogue
 from masuka.requests import Actor
 from masuka.requests.datasets import CreateDataset
+from masuka.requests.images import DrawImages
 from masuka.store import pictures, users
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
@@ -159,6 +160,23 @@ def test_drawing_refuses_what_cannot_work(studio: Studio) -> None:
     with pytest.raises(InvalidInput, match="Width"):
         studio.images.draw(prompt="a red robot", width=512)
     assert studio.jobs.list() == []
+
+
+def test_a_preset_gives_the_base_and_what_is_not_given_besides(studio: Studio) -> None:
+    with pytest.raises(Conflict, match=r"FLUX\.1 dev is not on this machine"):
+        studio.images.draw(prompt="a red robot", preset="Cinematic")
+    with_a_base(studio)
+    job = studio.images.draw(prompt="a red robot", preset="cinematic", num_inference_steps=12)
+    wanted = {"base": "flux1-dev", "width": 1536, "height": 640, "num_inference_steps": 12}
+    assert {name: job.request[name] for name in wanted} == wanted
+    asked = DrawImages.parse({"prompt": "a red robot", "height": 512})
+    assert [studio.images.draw(asked, preset="Cinematic").request[n] for n in ("width", "height")] == [1536, 512]
+    with pytest.raises(InvalidInput, match="preset of flux1-dev, not of pocket"):
+        studio.images.draw(prompt="a red robot", preset="Cinematic", base="pocket")
+    with pytest.raises(InvalidInput, match="There is no setting 'heigth'"):
+        studio.images.draw({"prompt": "a red robot", "heigth": 512}, preset="Cinematic")
+    with pytest.raises(NotFound, match="There is no preset"):
+        studio.images.draw(prompt="a red robot", preset="Blurry")
 
 
 def test_a_queued_job_is_cancelled_deleted_and_gone(studio: Studio, photos: Path) -> None:

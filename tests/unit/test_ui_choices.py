@@ -68,3 +68,15 @@ def test_a_paused_training_is_cancelled_only_after_a_yes(studio: Studio) -> None
     actions = job_actions(studio.jobs.pause(job.id))
     assert 'data-confirm="Cancel this training?"' in actions
     assert "Try again goes on from its last checkpoint." in actions
+
+
+def test_a_base_offers_its_own_presets_and_pocket_none(studio: Studio) -> None:
+    for base, offered in (("flux1-dev", ["HQ portrait", "Cinematic"]), ("pocket", [])):
+        form = images.draw_form(studio, View(adapter=0, base=base))
+        assert [name for name in ("HQ portrait", "Cinematic", "Landscape") if f">{name}</button>" in form] == offered
+
+
+def test_a_preset_fills_the_form_of_its_base(studio: Studio) -> None:
+    outcome = images.on_preset(studio, {"preset": "Cinematic"}, View(base="flux1-dev"))
+    assert outcome.fill["remember"] == "images:flux1-dev"
+    assert outcome.fill["values"] == {"width": "1536", "height": "640", "num_inference_steps": "40", "shape": ""}
