@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from masuka.store import runs
 from masuka.studio import Studio
 from tests.browser.conftest import DESK, ITEMS, PHONE, App, settled
 
@@ -88,6 +89,17 @@ def test_advanced_settings_count_what_was_changed_remember_and_reset(full: App, 
     expect(page.locator(".changed")).to_have_text("")
 
 
+def test_a_preset_fills_the_form_and_leaves_the_prompt(full: App, visit: Visit) -> None:
+    page = visit(full, tab="images", base="flux1-dev", adapter=0)
+    page.locator("#images-form-prompt").fill("a ship at dawn")
+    page.get_by_role("button", name="Cinematic").click()
+    expect(page.locator("#images-form-width")).to_have_value("1536")
+    expect(page.locator("#images-form-height")).to_have_value("640")
+    expect(page.locator("#images-form-num_inference_steps")).to_have_value("40")
+    expect(page.locator("#images-form-shape")).to_have_value("")
+    expect(page.locator("#images-form-prompt")).to_have_value("a ship at dawn")
+
+
 def test_a_refusal_of_the_studio_is_shown_beside_the_field(full: App, visit: Visit) -> None:
     page = visit(full, tab="datasets")
     page.locator("#datasets-new-name").fill("Spark")
@@ -132,6 +144,37 @@ def test_a_picture_is_deleted_only_after_a_yes(full: App, visit: Visit) -> None:
     expect(page.get_by_role("dialog")).to_contain_text("Delete 1 pictures?")
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(tiles).to_have_count(before - 1)
+
+
+def test_a_training_is_deleted_only_after_a_yes(full: App, visit: Visit) -> None:
+    workspace = full.settings.workspace
+    with Studio.open(full.settings) as studio:
+        kept, gone = (
+            runs.add_run(
+                studio.store, actor=studio.actor, name=name, base="pocket", family="flux", config={"steps": 20}
+            ).id
+            for name in ("Kept 1", "Gone 1")
+        )
+        for run_id in (kept, gone):
+            checkpoint = workspace.runs / f"{run_id:05d}" / "checkpoints" / "step-000020"
+            checkpoint.mkdir(parents=True)
+            (checkpoint / "weights.safetensors").write_bytes(b"x")
+            runs.add_metrics(studio.store, run_id=run_id, rows=[{"step": 1, "epoch": 0, "loss": 0.5}])
+    page = visit(full, tab="training", run=gone)
+    expect(page.get_by_role("heading", name="Gone 1", level=1)).to_be_visible()
+    delete = page.get_by_role("button", name="Delete this training")
+    delete.click()
+    page.get_by_role("dialog").get_by_role("button", name="Keep").click()
+    assert (workspace.runs / f"{gone:05d}").is_dir()
+    delete.click()
+    expect(page.get_by_role("dialog")).to_contain_text("Delete Gone 1?")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.locator(".toast").last).to_contain_text("The training is deleted.")
+    expect(page.get_by_role("heading", name="Gone 1", level=1)).to_be_hidden()
+    assert [(workspace.runs / f"{run_id:05d}").exists() for run_id in (kept, gone)] == [True, False]
+    with Studio.open(full.settings) as studio:
+        left = [run.id for run in studio.training.runs()]
+        assert kept in left and gone not in left
 
 
 def test_the_library_pages_searches_stars_and_undoes(full: App, visit: Visit) -> None:
@@ -209,6 +252,24 @@ def test_two_browsers_see_the_same_without_a_reload(full: App, visit: Visit) -> 
     expect(one.get_by_role("heading", name="Shared")).to_be_visible()
     two.evaluate("window.dispatchEvent(new Event('focus'))")
     expect(two.get_by_role("link", name="Shared")).to_be_visible()
+
+
+def test_a_page_that_nobody_sees_asks_nothing(full: App, visit: Visit) -> None:
+    page = visit(full)
+    looks = page.evaluate(
+        """() => {
+          window.looks = 0;
+          window.hidden = true;
+          document.getElementById("shell-look").addEventListener("click", () => { window.looks += 1; });
+          Object.defineProperty(document, "hidden", { get: () => window.hidden });
+          for (let second = 0; second < 5; second += 1) window.masuka.tick();
+          return window.looks;
+        }"""
+    )
+    assert looks == 0
+    page.wait_for_function(
+        "() => { window.hidden = false; document.dispatchEvent(new Event('visibilitychange')); return window.looks; }"
+    )
 
 
 @pytest.mark.parametrize("tab", TABS)

@@ -88,7 +88,7 @@
       const until = Math.min(...[...older.values()].map((o) => o.until));
       return JSON.stringify({ ...view, since, sums, look: looks, ...(Number.isFinite(until) ? { until } : {}) });
     },
-    tick: () => look(false),
+    tick: () => { if (!document.hidden) look(false); }, /* coming back to the page looks at once */
     take: () => outbox.shift() || "{}",
   };
 
@@ -599,7 +599,9 @@
     for (const form of all("form.form")) recall(form);
     for (const box of all("details[id]:not([data-met])")) { box.dataset.met = "yes"; if (kept("open:" + box.id.replace(/\d+/g, ""))) box.open = true; }
   };
-  let scheduled = false;
+  let scheduled = false, whole = false;
+  /* Most looks change nothing but the pulse: then there is nothing else to go through. */
+  const isPulse = (record) => (record.target.closest ? record.target : record.target.parentElement)?.closest("#shell-pulse");
   /* Gradio adds its style sheets while it loads; ours has the last word. */
   const style = $("masuka-style");
   const styleLast = () => { if (style && document.head.lastElementChild !== style) document.head.append(style); };
@@ -607,10 +609,11 @@
   const start = () => {
     styleLast();
     view = readAddress(); writeAddress(false); document.body.dataset.tab = view.tab;
-    new MutationObserver(() => {
+    new MutationObserver((records) => {
+      whole = whole || !records.every(isPulse);
       if (scheduled) return;
       scheduled = true;
-      queueMicrotask(() => { scheduled = false; after(); });
+      queueMicrotask(() => { const all = whole; scheduled = whole = false; if (all) after(); else onPulse(); });
     }).observe(document.body, { childList: true, subtree: true, characterData: false, attributes: true, attributeFilter: ["data-sum", "data-n", "data-remember"] });
     after();
   };
