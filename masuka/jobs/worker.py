@@ -32,6 +32,8 @@ from masuka.logs import SafeFormatter, leave_out_noise, redact
 NICENESS = 5
 """The page answers first where cores are few; an idle machine is not slowed by it."""
 EVENTS_BETWEEN_LOG_CHECKS = 100
+_SAID = {"stage": "name", "note": "text"}
+"""Events that the log repeats, and where their words are."""
 
 log = logging.getLogger("masuka.worker")
 
@@ -141,7 +143,7 @@ def function_of(run: str) -> Callable[[dict[str, Any], Any], dict[str, Any] | No
 
 
 class _LogKeeper:
-    """Starts a new log file now and then, when the present one has grown long."""
+    """Says in the log how far the job is, and starts a new one when it has grown long."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -149,8 +151,8 @@ class _LogKeeper:
 
     def __call__(self, event: dict[str, Any]) -> None:
         self._events += 1
-        if event["type"] == "note":
-            log.info("%s", event["text"])
+        if event["type"] in _SAID:
+            log.info("%s", event[_SAID[event["type"]]])
         if self._events % EVENTS_BETWEEN_LOG_CHECKS == 0 and put_aside_long_log(self._file):
             _print_to(self._file)
 
