@@ -41,12 +41,16 @@ POCKET = Entry(
         "width": Limit(pocket.SIZE_PX, pocket.SIZE_PX, default=pocket.SIZE_PX),
         "height": Limit(pocket.SIZE_PX, pocket.SIZE_PX, default=pocket.SIZE_PX),
         "num_inference_steps": Limit(1, 100, default=20),
-        "guidance_scale": Limit(1, 5, default=2.5),
+        # More takes away what a LoRA has taught: antennas in 47 of 50 pictures at 1.5, 43 at 2.5.
+        "guidance_scale": Limit(1, 5, default=1.5),
         "adapter_weight": Limit(0, 2, default=1.0),
     },
     train_limits={
-        "steps": Limit(10, 4000, default=400),
-        "learning_rate": Limit(1e-6, 1e-2, default=1.5e-3),
+        "steps": Limit(10, 4000, default=600),
+        "learning_rate": Limit(1e-6, 1e-2, default=2.5e-3),
+        "lr_scheduler": Limit(default="cosine"),
+        # With 5 % of them dropped the antennas came out in 36 of 50 pictures, with none in 38.
+        "caption_dropout": Limit(default=0.0),
         "rank": Limit(1, 64, default=16),
         "resolution_px": Limit(pocket.SIZE_PX, pocket.SIZE_PX, default=pocket.SIZE_PX),
         "batch_size": Limit(1, 32, default=16),
