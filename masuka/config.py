@@ -2,7 +2,8 @@
 
 `Workspace` names every folder and file on the fast local disk; `Settings` holds what
 the person or the host decided before the start. Both are values: nothing here opens,
-creates or probes anything unless it is called for.
+creates or probes anything unless it is called for. Importing it takes the standard
+library alone, so that a notebook's kernel can before anything is installed.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dotenv import dotenv_values
-from platformdirs import user_data_path
-
 from masuka.errors import InvalidInput
 
 SECRET_NAMES = (
     "HF_TOKEN", "CIVITAI_API_KEY", "GOOGLE_API_KEY", "FAL_KEY", "COMET_API_KEY",
-    "TOGETHER_API_KEY", "OPENAI_API_KEY", "NGROK_AUTHTOKEN", "SECRET_KEY",
+    "TOGETHER_API_KEY", "RUNWAYML_API_SECRET", "REPLICATE_API_TOKEN", "OPENAI_API_KEY",
+    "NGROK_AUTHTOKEN", "CLOUDFLARED_TOKEN", "SECRET_KEY",
 )  # fmt: skip
+SHARE_WAYS = ("auto", "off", "ngrok", "gradio", "cloudflared")
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
-HOST_PREFIXES = ("COLAB_", "KAGGLE_", "RUNPOD_", "SPACE_", "SPACES_")
+HOST_PREFIXES = ("COLAB_", "KAGGLE_", "RUNPOD_", "SPACE_", "SPACES_", "MASUKA_PLATFORM")
+HOST_FACTS = frozenset({"MASUKA_PLATFORM", "SPACE_HOST", "SPACE_AUTHOR_NAME", "RUNPOD_POD_ID"})
+"""Of those the ones whose values are asked for; a host's other variables may be secrets."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Workspace:
         return self.root / "secrets"
 
     @property
+    def address(self) -> Path:
+        """What the running app says about its addresses; it holds a link, so it is secret."""
+        return self.secrets / "address.json"
+
+    @property
     def temp(self) -> Path:
         return self.root / "temp"
 
@@ -140,6 +147,12 @@ class Settings:
     device: str = "auto"
     open_browser: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    share: str = "auto"
+    """One of SHARE_WAYS: how a link for collaborators is opened, 'auto' only with a token."""
+    ngrok_domain: str = ""
+    ngrok_program: Path | None = None
+    cloudflared_host: str = ""
+    openai_base_url: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -150,7 +163,11 @@ class Settings:
         effect: the page is never open to strangers.
         Raises InvalidInput, naming the variable, for a value that cannot be understood.
         """
+        from platformdirs import user_data_path
+
         if environment is None:
+            from dotenv import dotenv_values
+
             from_file = {k: v for k, v in dotenv_values(".env").items() if v is not None}
             environment = {**from_file, **os.environ}
         workspace = Workspace(
@@ -167,6 +184,11 @@ class Settings:
             device=environment.get("MASUKA_DEVICE", "auto"),
             open_browser=_flag(environment, "MASUKA_OPEN_BROWSER"),
             secrets={name: environment[name] for name in SECRET_NAMES if environment.get(name)},
+            share=_share(environment.get("MASUKA_SHARE", "auto")),
+            ngrok_domain=_host_name(environment, "NGROK_DOMAIN"),
+            ngrok_program=_path(environment, "PYNGROK_NGROK_PATH"),
+            cloudflared_host=_host_name(environment, "CLOUDFLARED_HOST"),
+            openai_base_url=environment.get("OPENAI_BASE_URL", "").strip(),
         )
 
 
@@ -196,9 +218,18 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     return {**os.environ, **quiet_environment(settings.workspace), **settings.secrets}
 
 
-def host_marks(environment: Mapping[str, str] | None = None) -> frozenset[str]:
-    """Names (no values) of the variables by which rented hosts can be told apart."""
-    return frozenset(n for n in (os.environ if environment is None else environment) if n.startswith(HOST_PREFIXES))
+def host_marks(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables by which rented hosts are told apart; values of HOST_FACTS, else ''."""
+    given = os.environ if environment is None else environment
+    return {n: given[n] if n in HOST_FACTS else "" for n in given if n.startswith(HOST_PREFIXES)}
+
+
+def child_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program that is started here: this one's, with `more` in it.
+
+    A notebook's kernel points matplotlib at itself; no other process can follow it there.
+    """
+    return {**{n: v for n, v in os.environ.items() if n != "MPLBACKEND"}, **more}
 
 
 @contextmanager
@@ -242,6 +273,27 @@ def _port(value: str) -> int:
             field="MASUKA_PORT",
         )
     return int(value)
+
+
+def _share(value: str) -> str:
+    way = value.strip().lower() or "auto"
+    if way not in SHARE_WAYS:
+        raise InvalidInput(
+            f"MASUKA_SHARE is {value!r}, which is no way to open a link.",
+            f"Use one of {', '.join(SHARE_WAYS)}.",
+            field="MASUKA_SHARE",
+        )
+    return way
+
+
+def _host_name(environment: Mapping[str, str], name: str) -> str:
+    """The host name, also out of a whole address; '' where the variable is not set."""
+    value = environment.get(name, "").strip().lower().removeprefix("https://").rstrip("/")
+    if not all(part.replace("-", "").isalnum() for part in value.split(".")) and value:
+        raise InvalidInput(
+            f"{name} is {value!r}, which is no host name.", "Use a name such as studio.example.org.", field=name
+        )
+    return value
 
 
 def _names(value: str) -> tuple[str, ...]:
