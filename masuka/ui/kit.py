@@ -19,9 +19,10 @@ from typing import Any
 
 import gradio as gr
 
-from masuka.errors import Cancelled, InvalidInput, MasukaError, NotAllowed, NotFound
+from masuka.errors import Cancelled, InvalidInput, MasukaError, NotAllowed, NotFound, StoreError
 from masuka.requests import Actor
 from masuka.studio import Studio
+from masuka.ui import roles
 from masuka.ui.markup import attributes
 from masuka.ui.view import View
 
@@ -41,7 +42,8 @@ class Outcome:
 
     `say` is a short sentence; `go` changes the view; `undo` is an action offered with
     the sentence; `clear` names a form whose typed values are forgotten; `fill` gives a
-    form new values; `fetch` is the address of a file to save.
+    form new values; `fetch` is the address of a file to save. `show` opens a small window
+    with a `title`, a `text` and a `link` to copy: for what is told only once.
     """
 
     say: str = ""
@@ -50,6 +52,7 @@ class Outcome:
     clear: str = ""
     fill: Mapping[str, Any] = field(default_factory=dict)
     fetch: str = ""
+    show: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,14 +89,9 @@ class Tab:
 class Wiring:
     """Holds the components and answers the page's three events."""
 
-    def __init__(
-        self, studio: Studio, tabs: Sequence[Tab], *, sign_out: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, studio: Studio, tabs: Sequence[Tab]) -> None:
         self._studio = studio
-        self._sign_out = sign_out
         self._actions = {f"{tab.name}-{name}": do for tab in tabs for name, do in tab.actions.items()}
-        if sign_out is not None:
-            self._actions["settings-sign-out"] = self._end_sessions
         self._places: list[tuple[str, Region, gr.HTML]] = []
         self._answers: OrderedDict[tuple[int, str], dict[str, Any]] = OrderedDict()
 
@@ -157,15 +155,15 @@ class Wiring:
         ]
 
     def _piece(self, studio: Studio, view: View, tab: str, region: Region, change: int) -> Any:
-        if tab not in ("", view.tab):
-            return gr.skip()
         name = f"{tab or 'shell'}-{region.name}"
+        if tab not in ("", view.tab) or not roles.shows(name, studio.actor):
+            return gr.skip()
         seen = view.sums.get(name)
         unasked = view.since >= 0 and not region.always
         if seen is not None and unasked and (view.since == change or not region.live):
             return gr.skip()
         try:
-            body = region.draw(studio, view)
+            body = roles.without_forbidden(region.draw(studio, view), studio.actor)
         except MasukaError as error:
             body = f'<div class="trouble" role="alert">{sentence(error)}</div>'
         except Exception:  # noqa: BLE001 - a bug in one region must not take the others with it
@@ -203,6 +201,7 @@ class Wiring:
         answer = {
             "ok": True, "say": outcome.say, "go": dict(outcome.go), "clear": outcome.clear,
             "fill": dict(outcome.fill), "undo": outcome.undo, "fetch": outcome.fetch,
+            "show": dict(outcome.show),
         }  # fmt: skip
         if _KEY.fullmatch(key):
             self._answers[(actor.user_id, key)] = dict(answer)
@@ -216,16 +215,21 @@ class Wiring:
         payload = asked.get("payload")
         if not isinstance(payload, dict):
             raise InvalidInput("The page sent something unreadable.", "Reload it.")
+        roles.must_be_allowed(do, actor)
         known = {**payload, "key": asked.get("key")}
-        return self._actions[do](
-            self._studio.acting_as(actor), known, View.parse(json.dumps(asked.get("view", {})))
-        )
+        studio = self._studio.acting_as(actor)
+        outcome = self._actions[do](studio, known, View.parse(json.dumps(asked.get("view", {}))))
+        if do not in roles.QUIET:
+            note(studio, do.replace("-", ": ", 1).replace("-", " "), outcome.say)
+        return outcome
 
-    def _end_sessions(self, studio: Studio, payload: Payload, view: View) -> Outcome:
-        studio.actor.must_own()
-        if self._sign_out is not None:
-            self._sign_out()
-        return Outcome("Signed out everywhere. A new link comes from masuka link.")
+
+def note(studio: Studio, action: str, about: str = "") -> None:
+    """Writes into the history what was done; that this fails undoes nothing."""
+    try:
+        studio.people.note(action, about)
+    except StoreError as error:
+        log.warning("%s could not be written into the history: %s", action, error)
 
 
 def html_piece(elem_id: str, value: str) -> gr.HTML:

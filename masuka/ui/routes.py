@@ -26,6 +26,7 @@ from masuka.studio import Studio
 from masuka.ui import uploads
 from masuka.ui.datasets import more_pictures, side_of_picture
 from masuka.ui.images import more_items, side_of_item
+from masuka.ui.kit import note
 from masuka.ui.markup import address
 
 log = logging.getLogger(__name__)
@@ -173,12 +174,16 @@ _FRESH = {"cache-control": "no-store"}
 def _bound(studio: Studio, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     """The handler for whoever the gate let in; known errors become JSON of one shape."""
 
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         try:
             actor = request.scope.get("actor")
             if not isinstance(actor, Actor):
                 raise NotAllowed("Not signed in.", "Open the app's link.")
-            return await handler(studio.acting_as(actor), request)
+            theirs = studio.acting_as(actor)
+            answer = await handler(theirs, request)
+            if request.url.path.startswith("/download/"):
+                await run_in_threadpool(note, theirs, "took out", request.url.path.removeprefix("/download/"))
+            return answer
         except MasukaError as error:
             status = 404 if isinstance(error, NotFound) else 403 if isinstance(error, NotAllowed) else 400
             return JSONResponse(error.as_dict(), status, _FRESH)
@@ -192,7 +197,7 @@ def _bound(studio: Studio, handler: Handler) -> Callable[[Request], Awaitable[Re
             }
             return JSONResponse(body, 500, _FRESH)
 
-    return answer
+    return respond
 
 
 def _file(request: Request, file: Path, cache: str) -> Response:

@@ -18,16 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masuka import logs
+from masuka.access import wire
+from masuka.access.accounts import Accounts
 from masuka.access.gate import Door, Gate
 from masuka.access.sessions import Sessions
 from masuka.config import Settings, apply_quiet_environment
-from masuka.errors import Conflict, NotFound
+from masuka.errors import Conflict
+from masuka.hosting.runtime import detect
+from masuka.hosting.tunnels.budget import Budget, Meter
 from masuka.requests import Actor
 
 if TYPE_CHECKING:
     import gradio as gr
     from fastapi import FastAPI
 
+    from masuka.hosting.sharing import Sharing
     from masuka.studio import Studio
 
 OWNER_ID = 1
@@ -40,12 +45,18 @@ class Served:
     studio: Studio
     page: gr.Blocks
     app: FastAPI
-    sessions: Sessions
+    door: Door
     address: str
     link: str
+    sharing: Sharing
+
+    @property
+    def sessions(self) -> Sessions:
+        return self.door.sessions
 
     def close(self) -> None:
         """Stops answering; running jobs live on and are adopted at the next start."""
+        self.sharing.stop()
         self.page.close(verbose=False)
         self.studio.close()
 
@@ -60,20 +71,26 @@ def serve(settings: Settings) -> Served:
     apply_quiet_environment(workspace)
     logs.configure(settings)
     from masuka.studio import Studio
-    from masuka.ui import uploads
+    from masuka.ui import sharing, uploads
     from masuka.ui.build import build
 
     studio = Studio.open(settings, workers="processes")
     uploads.sweep(studio)
     os.chdir(workspace.empty)
-    sessions = Sessions(workspace.secrets)
-    page = build(studio, sign_out=sessions.end_all)
     try:
-        app, address = _launch(page, studio, settings, sessions)
+        studio.people.take_owner_password(settings.owner_password)
+        door = _door(studio, settings)
+        page = build(studio)
+        budget = sharing.budget_of(studio.store)
+        app, address = _launch(page, studio, settings, door, budget)
     except BaseException:
         studio.close()
         raise
-    return Served(studio, page, app, sessions, address, one_time_link(sessions, address))
+    link = one_time_link(door.sessions, address)
+    shared = sharing.start(
+        settings, studio.store, detect(), address=address, owner_link=link, budget=budget, door=door
+    )
+    return Served(studio, page, app, door, address, link, shared)
 
 
 def one_time_link(sessions: Sessions, address: str, user_id: int = OWNER_ID) -> str:
@@ -115,18 +132,27 @@ def entrance(folder: Path, link: str) -> Path:
     return file
 
 
-def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessions) -> tuple[FastAPI, str]:
+def _door(studio: Studio, settings: Settings) -> Door:
+    """The door of this studio, under the names that the settings and the host give it."""
+    host = detect()
+    return Door(
+        sessions=Sessions(studio.store, settings.workspace.secrets),
+        accounts=Accounts(studio.store, registration=settings.allow_registration),
+        hosts=Door.host_names(settings.host, (*settings.allowed_hosts, *host.host_names)),
+        proxies=wire.networks(settings.trusted_proxies),
+        framed_by=" ".join(host.framed_by),
+        starting=True,
+    )
+
+
+def _launch(
+    page: gr.Blocks, studio: Studio, settings: Settings, door: Door, budget: Budget
+) -> tuple[FastAPI, str]:
     from starlette.middleware import Middleware
 
     from masuka.ui.build import in_a_loop, launch_settings
     from masuka.ui.routes import routes
 
-    door = Door(
-        sessions=sessions,
-        actor_of=lambda user_id: person(studio, user_id),
-        hosts=Door.host_names(settings.host, settings.allowed_hosts),
-        starting=True,
-    )
     workspace = settings.workspace
 
     def launch() -> tuple[FastAPI, str, str]:
@@ -138,7 +164,7 @@ def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessi
             auth_dependency=_name_of_request,
             blocked_paths=[str(p) for p in (workspace.database, workspace.secrets, workspace.jobs)],
             app_kwargs={
-                "middleware": [Middleware(Gate, door=door)],
+                "middleware": [Middleware(Meter, budget=budget), Middleware(Gate, door=door)],
                 "routes": routes(studio),
                 "docs_url": None,
                 "redoc_url": None,
@@ -156,17 +182,6 @@ def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessi
         ) from error
     door.starting = False
     return app, address
-
-
-def person(studio: Studio, user_id: int) -> Actor | None:
-    """The active user of that number, as the store knows them now."""
-    from masuka.store import users
-
-    try:
-        user = users.get_user(studio.store, actor=Actor(user_id=OWNER_ID), id=user_id)
-    except NotFound:
-        return None
-    return Actor(user_id=user.id, role=user.role, name=user.username) if user.active else None
 
 
 def _free_port(host: str) -> int:

@@ -8,54 +8,13 @@ from masuka import __version__
 from masuka.pocket import WORDS
 from masuka.store.migrations import runner
 from masuka.studio import Studio
-from masuka.ui.kit import Outcome, Payload, Region, Tab, values_of
-from masuka.ui.markup import button, card, chip, download, esc, facts
+from masuka.ui import keys, links, people
+from masuka.ui.kit import Outcome, Payload, Region, Tab
+from masuka.ui.markup import button, card, download, esc, facts
 from masuka.ui.view import View
 from masuka.ui.words import gib, moment, plural
 
-KEY_FORM = "settings-key"
-KEYS = {
-    "HF_TOKEN": "Hugging Face",
-    "CIVITAI_API_KEY": "CivitAI",
-    "GOOGLE_API_KEY": "Google",
-    "FAL_KEY": "FAL",
-    "COMET_API_KEY": "Comet",
-    "TOGETHER_API_KEY": "Together",
-    "OPENAI_API_KEY": "OpenAI",
-    "NGROK_AUTHTOKEN": "ngrok",
-}
-_STATES = {
-    "environment": ("from the environment", "good"),
-    "stored": ("stored, encrypted", "good"),
-    "enter again": ("enter again", "warn"),
-    "": ("not set", ""),
-}
 BACKUPS_SHOWN = 8
-
-
-def draw_keys(studio: Studio, view: View) -> str:
-    """Which keys are there; never a value."""
-    present = studio.preferences.keys()
-    rows = "".join(
-        f"<div><div><h3>{esc(title)}</h3><p>{esc(name)}</p></div>{chip(*_STATES[present.get(name, '')])}</div>"
-        for name, title in KEYS.items()
-    )
-    return card(f'<div class="list bare">{rows}</div>', title="Keys for outside services")
-
-
-def draw_key_form(studio: Studio, view: View) -> str:
-    """Where a key is typed in."""
-    options = "".join(f'<option value="{name}">{esc(title)}</option>' for name, title in KEYS.items())
-    body = (
-        f'<div class="field wide"><label for="{KEY_FORM}-name">Service</label><select id="{KEY_FORM}-name" name="name">{options}</select></div>'
-        f'<div class="field wide"><label for="{KEY_FORM}-value">Key</label>'
-        f'<input id="{KEY_FORM}-value" name="value" type="password" autocomplete="off" spellcheck="false" data-default="" '
-        f'aria-describedby="{KEY_FORM}-value-help">'
-        f'<p class="help" id="{KEY_FORM}-value-help">Kept encrypted on this machine and never shown again. Empty removes it.</p></div>'
-        + button("Save key", "settings-key", form=KEY_FORM, name=f"{KEY_FORM}-go")
-    )
-    form = f'<form id="{KEY_FORM}" class="form" data-submit="{KEY_FORM}-go" novalidate autocomplete="off">{body}</form>'
-    return card(form, title="Enter a key")
 
 
 def draw_storage(studio: Studio, view: View) -> str:
@@ -97,18 +56,11 @@ def draw_backups(studio: Studio, view: View) -> str:
 
 
 def draw_help(studio: Studio, view: View) -> str:
-    """Diagnostics, the way out, and the version."""
+    """Diagnostics, and the version."""
     bundle = download("Download diagnostics", "download/diagnostics")
     text = '<p class="hint">Versions, machine, findings and the end of the log. No keys, no pictures, no prompts.</p>'
-    out = '<form method="post" action="logout"><button class="button" type="submit">Sign out here</button></form>'
-    every = button(
-        "Sign out everywhere", "settings-sign-out", confirm="Sign out on every device?",
-        detail="This page too. A new link comes from masuka link.", yes="Sign out",
-    )  # fmt: skip
     version = f'<p class="hint">masuka {esc(__version__)}</p>'
-    return card(f'{text}<div class="actions">{bundle}</div>', title="Diagnostics") + card(
-        f'<div class="actions">{out}{every}</div>{version}', title="This session"
-    )
+    return card(f'{text}<div class="actions">{bundle}</div>{version}', title="Diagnostics")
 
 
 def draw_pocket(studio: Studio, view: View) -> str:
@@ -120,15 +72,6 @@ def draw_pocket(studio: Studio, view: View) -> str:
         "it learns shape, colour and pattern.</p>"
     )
     return card(text + facts(rows), title="The built-in model, Pocket")
-
-
-def on_key(studio: Studio, payload: Payload, view: View) -> Outcome:
-    """The key is kept, or forgotten when it is empty."""
-    values = values_of(payload)
-    name = str(values.get("name", ""))
-    studio.preferences.set_key(name, str(values.get("value", "")))
-    done = "saved" if values.get("value") else "removed"
-    return Outcome(f"{KEYS.get(name, name)}: key {done}.", clear=KEY_FORM)
 
 
 def on_backup(studio: Studio, payload: Payload, view: View) -> Outcome:
@@ -157,11 +100,12 @@ TAB = Tab(
             Region("pocket", draw_pocket, live=False),
         ),
         (
-            Region("keys", draw_keys),
-            Region("key-form", draw_key_form, live=False),
+            *people.REGIONS,
+            *links.REGIONS,
+            *keys.REGIONS,
             Region("help", draw_help, live=False),
         ),
     ),
-    actions={"key": on_key, "backup": on_backup, "empty-bin": on_empty_bin},
+    actions={**keys.ACTIONS, **links.ACTIONS, **people.ACTIONS, "backup": on_backup, "empty-bin": on_empty_bin},
     layout="halves",
 )
