@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 BUSY_S = 1.0
 IDLE_S = 30.0
+METERED_S = 10.0
+"""Between looks while something runs, where each request is one of the month's."""
 _LONGEST_PAYLOAD = 200_000
 _ANSWERS_KEPT = 200
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -131,6 +133,7 @@ class Wiring:
         """What changed for this view: [pulse, timer, one entry per region]."""
         view = View.parse(text)
         unfinished = 0
+        metered = request.request is not None and request.request.scope.get("metered", False)
         gone: list[str] = []
         try:
             studio = self._studio.acting_as(actor_of(request))
@@ -146,11 +149,12 @@ class Wiring:
             pieces = [gr.skip() for _ in self._places]
         pulse = {
             "data-since": change, "data-unfinished": unfinished, "data-trouble": trouble,
-            "data-look": view.look, "data-gone": " ".join(gone), "data-n": secrets.token_hex(4),
+            "data-look": view.look, "data-gone": " ".join(gone), "data-metered": metered,
+            "data-n": secrets.token_hex(4),
         }  # fmt: skip
         return [
             f'<i id="pulse"{attributes(pulse)} hidden></i>',
-            gr.Timer(BUSY_S if busy else IDLE_S),
+            gr.Timer(pace_s(busy=busy, metered=metered)),
             *pieces,
         ]
 
@@ -230,6 +234,13 @@ def note(studio: Studio, action: str, about: str = "") -> None:
         studio.people.note(action, about)
     except StoreError as error:
         log.warning("%s could not be written into the history: %s", action, error)
+
+
+def pace_s(*, busy: bool, metered: bool) -> float:
+    """Seconds until the page looks again."""
+    if not busy:
+        return IDLE_S
+    return METERED_S if metered else BUSY_S
 
 
 def html_piece(elem_id: str, value: str) -> gr.HTML:

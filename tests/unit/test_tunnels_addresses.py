@@ -6,13 +6,14 @@ import json
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 
 import psutil
 import pytest
 
-from masuka.config import Workspace
+from masuka.config import Settings, Workspace
 from masuka.errors import Conflict, InvalidInput
-from masuka.hosting import addresses
+from masuka.hosting import addresses, doctor
 from masuka.hosting.addresses import Addresses
 
 
@@ -81,3 +82,20 @@ def test_an_answer_is_waited_for(workspace: Workspace) -> None:
     assert addresses.answer_to(workspace, wish, timeout_s=0).answered == ""
     addresses.write(workspace, Addresses(state="open", address="http://127.0.0.1:1/", answered=wish.id))
     assert addresses.answer_to(workspace, wish, timeout_s=5).state == "open"
+
+
+def finding(settings: Settings) -> doctor.Finding:
+    return next(f for f in doctor.examine(settings) if f.name == "link")
+
+
+def test_the_doctor_tells_of_the_link(settings: Settings) -> None:
+    assert finding(settings).text == "No link for collaborators is open"
+    addresses.write(settings.workspace, Addresses(state="open", address="http://x/", public_url="https://x.example"))
+    assert finding(settings).text == "Open for collaborators: https://x.example"
+    failed = Addresses(state="failed", address="http://x/", message="ngrok says no.", hint="Copy it again.")
+    addresses.write(settings.workspace, failed)
+    assert (finding(settings).state, finding(settings).remedy) == ("note", "Copy it again.")
+    assert finding(replace(settings, share="off")).text == "Links for collaborators are switched off"
+    assert finding(replace(settings, share="cloudflared")).state == "note"
+    addresses.forget(settings.workspace)
+    assert "CLOUDFLARED_HOST" in finding(replace(settings, share="cloudflared")).remedy

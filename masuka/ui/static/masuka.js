@@ -88,7 +88,8 @@
       const until = Math.min(...[...older.values()].map((o) => o.until));
       return JSON.stringify({ ...view, since, sums, look: looks, ...(Number.isFinite(until) ? { until } : {}) });
     },
-    tick: () => look(false),
+    /* Through a metered link a page that nobody sees asks for nothing; it looks when it is shown again. */
+    tick: () => { if (!document.hidden || !$("pulse") || !("metered" in $("pulse").dataset)) look(false); },
     take: () => outbox.shift() || "{}",
   };
 
