@@ -67,9 +67,11 @@ class Entrance:
     async def answer(self, visit: Visit) -> Response | None:
         """What the door itself says to this request."""
         reading, path = visit.method in READ, visit.path
+        if not reading and visit.method != "POST":
+            return None
         if path == "/healthz" and reading:
             return JSONResponse({"status": "ok"})
-        if path == "/logout" and visit.actor is not None:
+        if path == "/logout" and visit.actor is not None and not reading:
             return await self._leave(visit)
         if path in ("/", "/enter", "/login") and reading:
             return await self._arrive(visit)

@@ -53,7 +53,7 @@ RULES: tuple[Rule, ...] = (
     # Of Gradio what the page loads
     _rule(r"/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|pwa_icon(/.+)?)/?", "viewer"),
     _rule(r"/(static|assets|svelte)/.+", "viewer"),
-    _rule(r"/gradio_api/(theme\.css|startup-events|app_id|heartbeat/\w+|queue/data)/?", "viewer"),
+    _rule(r"/gradio_api/(theme\.css|startup-events|app_id|queue/data)/?", "viewer"),
     # A look is not queued, an action is; who may do which action is `ui.roles`.
     _rule(r"/gradio_api/run/\w+/?", "viewer", "POST"),
     _rule(r"/gradio_api/queue/join/?", "viewer", "POST", kind="change"),
@@ -65,9 +65,11 @@ CLOSED: tuple[Rule, ...] = tuple(
         r"/gradio_api/(user|login_check|token|info|openapi\.json|deep_link)/?",
         r"/gradio_api/(file|proxy)[=/].*",
         r"/gradio_api/(upload|upload_progress|component_server|reset|cancel|process_recording)(/.*)?",
-        r"/gradio_api/(api|call|stream|custom_component|dev|mcp|runs|run-history|profiling)(/.*)?",
+        r"/gradio_api/(api|call|stream|heartbeat|custom_component|dev|mcp|runs|run-history|profiling)(/.*)?",
         r"/gradio_api/(vibe-edit|undo-vibe-edit|vibe-code|vibe-starter-queries|queue/status)/?",
-        r"/(monitoring)(/.*)?",
+        r"/monitoring(/.*)?",
+        r"/(login|logout)/?",  # Gradio's own, beside ours
+        r"/(media|drawing|fragment|download|upload)/.*",  # with another method than theirs
     )
 )
 """Written down so that a route of Gradio that is new is noticed, not so that it is closed."""

@@ -132,11 +132,13 @@ class People:
     def ensure_owner_password(self) -> str | None:
         """A new password of the owner, told this once; None when an owner has one."""
         self._actor.must_own()
-        if passwords.owner_has_one(self._store):
-            return None
+        return None if passwords.owner_has_one(self._store) else self.new_password()
+
+    def new_password(self, *, user_id: int | None = None) -> str:
+        """A made-up password that is set, one's own without `user_id`; told this once."""
         made = passwords.generate()
         logs.redact.learn([made])
-        self.set_password(made)
+        self.set_password(made, user_id=user_id)
         return made
 
     def take_owner_password(self, password: str) -> None:

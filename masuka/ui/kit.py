@@ -45,7 +45,7 @@ class Outcome:
     `say` is a short sentence; `go` changes the view; `undo` is an action offered with
     the sentence; `clear` names a form whose typed values are forgotten; `fill` gives a
     form new values; `fetch` is the address of a file to save. `show` opens a small window
-    with a `title`, a `text` and a `link` to copy: for what is told only once.
+    with a `title`, a `text` and a `link` or `plain` text to copy: for what is told only once.
     """
 
     say: str = ""

@@ -176,6 +176,15 @@ def on_registration(studio: Studio, payload: Payload, view: View) -> Outcome:
     return Outcome("Registration is open." if payload.get("on") is True else "Registration is closed.")
 
 
+def on_new_password(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """A made-up password of another person, shown once."""
+    studio.actor.must_own()
+    made = studio.people.new_password(user_id=id_of(payload))
+    return Outcome(
+        show={"title": "The new password", "text": "Tell it to them. It is not shown again.", "plain": made}
+    )
+
+
 def on_own_password(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The visitor's own password; every session of theirs ends when there was one before."""
     values = values_of(payload)
@@ -219,13 +228,17 @@ def _for_others(studio: Studio, person: Person) -> list[str]:
         button(f"Stop sharing {_character(studio, s.object_id)}", "settings-unshare", id=person.id, character=s.object_id)
         for s in shares if s.kind == "character"
     ]  # fmt: skip
+    renew = button(
+        "New password", "settings-new-password", id=person.id, confirm=f"Make a new password for {name}?",
+        detail="It is shown once. They are signed out everywhere.", yes="Make one",
+    )  # fmt: skip
     lock = button("Lock out" if person.active else "Let in again", "settings-lock", id=person.id, on=not person.active)
     ends = button("Sign out everywhere", "settings-end", id=person.id)
     remove = button(
         "Remove", "settings-remove", look="danger", id=person.id, confirm=f"Remove {name}?",
         detail="Their characters, data sets, trainings, LoRAs and pictures are deleted for good.", yes="Remove",
     )  # fmt: skip
-    return [*roles, *sharing, ends, lock, remove]
+    return [*roles, *sharing, ends, renew, lock, remove]
 
 
 def _shared(studio: Studio, person: Person) -> str:
@@ -294,5 +307,5 @@ REGIONS = (
 ACTIONS = {
     "invite": on_invite, "revoke": on_revoke, "role": on_role, "lock": on_lock, "end": on_end,
     "remove": on_remove, "share-all": on_share_all, "unshare": on_unshare, "registration": on_registration,
-    "own-password": on_own_password, "sign-out": on_sign_out,
+    "own-password": on_own_password, "new-password": on_new_password, "sign-out": on_sign_out,
 }  # fmt: skip

@@ -17,7 +17,6 @@ ACTIONS: dict[str, Role] = {
     "library-export": "viewer",
     "training-download": "viewer",
     "settings-own-password": "viewer",
-    "settings-own-name": "viewer",
     "settings-sign-out": "viewer",
     "datasets-folder": "owner",
 }
@@ -33,7 +32,7 @@ REGIONS: dict[str, Role] = {
 QUIET = frozenset({"images-star", "datasets-caption", "datasets-many"}) | frozenset(
     f"settings-{name}"
     for name in ("invite", "revoke", "role", "lock", "end", "remove", "share-all", "unshare", "registration",
-                 "own-password", "sign-out")
+                 "own-password", "new-password", "sign-out")
 )  # fmt: skip
 """Actions without a line in the history: small ones that are undone as easily, and those
 about people, which write their own."""

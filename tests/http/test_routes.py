@@ -164,7 +164,7 @@ def test_a_data_set_is_downloaded_with_its_captions(
 
 def test_gradio_serves_no_file_of_the_workspace(served: Served, inside: httpx.Client, item_id: int) -> None:
     workspace = served.studio.workspace
-    wanted = [workspace.database, workspace.secrets / "session.key", workspace.items / "one.png"]
+    wanted = [workspace.database, workspace.secrets / "settings.key", workspace.items / "one.png"]
     for path in [*wanted, Path("/etc/passwd"), Path(__file__)]:
         answer = inside.get(f"/gradio_api/file={path}")
         assert answer.status_code in (403, 404), path

@@ -18,7 +18,6 @@ from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from masuka.requests import Actor
 from masuka.requests.people import clean_username
 from masuka.store import audit, users
-from masuka.store.connect import Store
 from masuka.studio import Studio
 
 OWNER = Actor(1)

@@ -129,7 +129,7 @@
       if (answer.clear) forget(answer.clear);
       if (answer.fetch) { const link = make("a", { href: answer.fetch, download: "" }); document.body.append(link); link.click(); link.remove(); }
       if (answer.fill && answer.fill.form) { filling = { ...answer.fill, until: Date.now() + 10000 }; fill(); }
-      if (answer.show && answer.show.link) tellOnce(answer.show);
+      if (answer.show && (answer.show.link || answer.show.plain)) tellOnce(answer.show);
       selected.clear(); applySelection();
       if (Object.keys(answer.go || {}).length) { closeViewer(); change(answer.go); } else { renewOlder(); look(true); }
     } else {
@@ -140,7 +140,7 @@
     }
   };
   const tellOnce = (told) => {
-    const link = new URL(told.link, location.href).href;
+    const link = told.plain || new URL(told.link, location.href).href;
     const box = make("dialog", { className: "ask" }), head = make("h2", { textContent: told.title, id: "told-title" });
     const shown = make("input", { value: link, readOnly: true, type: "text", onfocus: () => shown.select() });
     shown.setAttribute("aria-label", told.title);
