@@ -54,7 +54,7 @@ class Addresses:
 
 @dataclass(frozen=True)
 class Wish:
-    """What somebody wants of the running app: a link opened (by one provider) or closed."""
+    """What somebody wants of the running app: its link opened (by one way) or closed."""
 
     id: str
     want: Literal["open", "close"]

@@ -59,7 +59,7 @@ def end(marks: tuple[str, ...]) -> int:
 
 
 def within(deadline_s: float, make: Callable[[], Made], give_up: Callable[[], object], *, title: str) -> Made:
-    """What `make` returns, or RemoteUnavailable when it takes longer than the deadline.
+    """What `make` returns; raises RemoteUnavailable when it takes longer.
 
     Libraries read an agent's output line by line and wait for ever for a silent one;
     `give_up` ends the agent, and with it the wait.

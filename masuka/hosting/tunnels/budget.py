@@ -108,7 +108,7 @@ class Budget:
 
 
 class Meter:
-    """ASGI middleware before the gate; says in `scope["metered"]` that each request counts."""
+    """ASGI middleware before the gate; `scope["metered"]` says that a request counts."""
 
     def __init__(self, app: ASGIApp, budget: Budget) -> None:
         self._app = app

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class GradioLive:
-    """The tunnel of Gradio's share servers; `folder` is the workspace's secrets folder."""
+    """The tunnel of Gradio's share servers; `folder` is the one for secrets."""
 
     provider = "gradio"
 

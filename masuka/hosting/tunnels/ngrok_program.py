@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def program_at(given: Path | None, *, fetch: Callable[[str], bytes] | None = None) -> Path:
-    """The program: the one that was named, or pyngrok's own, fetched if it is not there.
+    """The program: the one that was named, else pyngrok's own, fetched if missing.
 
     Raises DownloadFailed when it did not arrive, RemoteUnavailable for a wrong name.
     """

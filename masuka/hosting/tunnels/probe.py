@@ -47,9 +47,9 @@ def public_must_refuse(
     transport: httpx.BaseTransport | None = None,
     sleep: Callable[[float], Any] = time.sleep,
 ) -> None:
-    """Raises NotAllowed when strangers get in, RemoteUnavailable when it leads nowhere.
+    """Raises NotAllowed when a stranger gets in at the public address.
 
-    A new link needs a few seconds until it leads to the app.
+    Raises RemoteUnavailable when it does not lead here by then. A new link needs a few seconds until it leads to the app.
     """
     until = time.monotonic() + deadline_s
     with httpx.Client(timeout=PUBLIC_TIMEOUT_S, headers=_HEADERS, transport=transport) as client:
