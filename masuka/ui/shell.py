@@ -8,6 +8,7 @@ from masuka.studio import Studio
 from masuka.ui import links
 from masuka.ui.kit import Region
 from masuka.ui.markup import address, attributes, esc, media
+from masuka.ui.storage import pill
 from masuka.ui.view import TABS, View
 from masuka.ui.words import duration, gib, plural
 
@@ -40,7 +41,7 @@ def draw_header(studio: Studio, view: View) -> str:
     """Name, character, machine and queue."""
     return (
         f'<a class="brand" href="{address(tab="home")}" data-go title="masuka {__version__}">masuka</a>'
-        f'{_characters(studio, view)}<div class="header-end">{_link(studio)}{_machine(studio)}{_queue(studio)}</div>'
+        f'{_characters(studio, view)}<div class="header-end">{pill(studio)}{_link(studio)}{_machine(studio)}{_queue(studio)}</div>'
     )
 
 

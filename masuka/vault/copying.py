@@ -14,9 +14,10 @@ from typing import Any
 from masuka.errors import Damaged, MasukaError, StoreError
 from masuka.store import snapshots
 from masuka.store.connect import Store
+from masuka.store.rows import now_at
 from masuka.vault.index import Kept
 from masuka.vault.mirror import Mirror
-from masuka.vault.places import SETTLED_S, Places, Uses
+from masuka.vault.places import Places, Uses
 from masuka.vault.restoring import told
 from masuka.vault.saving import Saver
 
@@ -51,7 +52,7 @@ class Copying:
         self._thread = threading.Thread(target=self._run, name="vault-files", daemon=True)
         self._fetching: dict[str, threading.Thread] = {}
         self._lock = threading.Lock()
-        self._tidied = ""
+        self._tidied = ("", "")
         self._delay_s = 0.0
         self.figures = Figures()
         self.why = ""
@@ -166,7 +167,7 @@ class Copying:
         self._count(waiting_files=len(waiting), waiting_bytes=sum(f.bytes for f in waiting))
         if waiting and self._mirror.copy(waiting, going=self._going):
             return True
-        if not waiting and looked_s >= self._asked_s + SETTLED_S:
+        if not waiting and not self._mirror.unsettled and looked_s >= self._asked_s:
             self._flushed.set()
         if self._saver.local.filling and self._fill():
             return True
@@ -196,12 +197,16 @@ class Copying:
 
     def _tidy(self) -> None:
         """After each save: what nothing refers to is noted, and goes with the last save that does."""
-        if self._tidied == self._saver.local.last or not self._saver.local.last:
+        local, oldest_at = self._saver.local, self._saver.oldest_at
+        if self._tidied == (local.last, oldest_at) or not local.last:
             return
         if self._saver.alone():
-            self._mirror.retire(Uses(snapshots.referred(self._store), self._places))
-            self._mirror.forget(self._saver.oldest_at)
-        self._tidied = self._saver.local.last
+            uses = Uses(snapshots.referred(self._store), self._places)
+            # Where nothing changed since the save, that save does not refer to it either.
+            same = snapshots.pulse(self._store, None).mark == local.mark
+            self._mirror.retire(uses, local.written_at if same else now_at())
+            self._mirror.forget(oldest_at)
+        self._tidied = (local.last, oldest_at)
 
     def _going(self) -> bool:
         return not self._stopping.is_set() and self._may_copy()

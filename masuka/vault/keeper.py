@@ -314,7 +314,7 @@ class Keeper:
     def _fail(self, why: str) -> None:
         self._why = why
         self._failures += 1
-        self._not_before_s = time.monotonic() + min(2.0**self._failures, LONGEST_BACKOFF_S)
+        self._not_before_s = time.monotonic() + min(2.0 ** (self._failures - 1), LONGEST_BACKOFF_S)
 
     def _take_wishes(self) -> list[_Wish]:
         with self._lock:

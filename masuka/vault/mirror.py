@@ -37,6 +37,7 @@ class Mirror:
         self._hashed: dict[str, tuple[int, float, str]] = {}
         self._lock = threading.Lock()
         self.loaded = threading.Event()
+        self.unsettled = 0
 
     def load(self) -> None:
         """Reads which files the vault has for this line of saves."""
@@ -57,7 +58,10 @@ class Mirror:
         """The local files that the vault lacks, in the order in which they should go."""
         with self._lock:
             paths = dict(self._paths)
-        return sorted((f for f in self._places.scan() if not self._has(f, paths.get(f.path))), key=lambda f: f.order)
+        lacking = [f for f in self._places.scan() if not self._has(f, paths.get(f.path))]
+        # A log that grows is kept when its job has ended; nobody waits for it.
+        self.unsettled = sum(not f.settled and not f.path.startswith("jobs/") for f in lacking)
+        return sorted((f for f in lacking if f.settled), key=lambda f: f.order)
 
     def absent(self) -> list[Kept]:
         """Kept files that a restored workspace still lacks, small ones first.
@@ -107,9 +111,8 @@ class Mirror:
             key=lambda k: (k.path.endswith(f"/{MANIFEST}"), k.bytes),
         )
 
-    def retire(self, uses: Callable[[str], bool]) -> None:
-        """Notes from when on nothing needs a file; replaced checkpoints are deleted at once."""
-        at = now_at()
+    def retire(self, uses: Callable[[str], bool], at: str) -> None:
+        """Notes that from `at` on nothing needs a file; replaced checkpoints go at once."""
         old = self._old_checkpoints()
         with self._lock:
             changed = []
@@ -122,10 +125,10 @@ class Mirror:
             self._tell(changed)
         self._delete([k for k in changed if k.stored in old])
 
-    def forget(self, before_at: str) -> int:
-        """How many files were deleted that nothing has needed since before that time."""
+    def forget(self, oldest_at: str) -> int:
+        """How many files were deleted that no save has needed since the oldest one."""
         with self._lock:
-            gone = [k for k in self._kept.values() if k.gone_at and k.gone_at < before_at]
+            gone = [k for k in self._kept.values() if k.gone_at and k.gone_at <= oldest_at]
         self._delete(gone)
         return len(gone)
 

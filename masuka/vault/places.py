@@ -32,6 +32,8 @@ class Found:
     file: Path
     bytes: int
     changed_s: float
+    settled: bool = True
+    """False while it may still be written to."""
 
     @property
     def checkpoint(self) -> tuple[int, int] | None:
@@ -95,7 +97,7 @@ class Places:
         }
 
     def scan(self) -> Iterator[Found]:
-        """Every local file that is to be kept and is not being written."""
+        """Every local file that is to be kept."""
         now_s = time.time()
         for start in self._starts():
             for file in _walk(start):
@@ -108,12 +110,11 @@ class Places:
                     continue
                 settled_s = LOG_SETTLED_S if path.startswith("jobs/") else SETTLED_S
                 at = checkpoint_of(path)
-                if at is None and now_s - about.st_mtime < settled_s:
-                    continue
+                settled = at is not None or now_s - about.st_mtime >= settled_s
                 # A checkpoint's folder gets its name when it is whole.
                 if at is not None and not (file.parent / MANIFEST).exists():
                     continue
-                yield Found(path, file, about.st_size, about.st_mtime)
+                yield Found(path, file, about.st_size, about.st_mtime, settled)
 
     def _starts(self) -> Iterator[Path]:
         yield self._workspace.datasets

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from masuka.config import Settings, Workspace
-from masuka.errors import Damaged, MasukaError, NotFound, SchemaTooNew, StoreError
+from masuka.errors import Damaged, InvalidInput, MasukaError, NotFound, SchemaTooNew, StoreError
 from masuka.store.migrations import MIGRATIONS, names_of, runner
 from masuka.store.opening import database_file
 from masuka.store.snapshots import settle
@@ -67,6 +67,7 @@ def before_opening(settings: Settings, *, disk: Disk | None = None, patience_s: 
     if settings.vault is None:
         return opening
     workspace, disk = settings.workspace, disk or Disk(settings.vault)
+    refuse_inside(workspace, settings.vault)
     local = Local.load(workspace, settings.vault)
     database = database_file(workspace)
     if database.exists() and not local.chosen:
@@ -170,6 +171,17 @@ def join(*vectors: Mapping[str, int]) -> dict[str, int]:
 def moved(there: Mapping[str, str], here: Places) -> dict[str, str]:
     """Folders of the machine that saved to those of this one."""
     return {there[name]: folder for name, folder in here.folders().items() if there.get(name)}
+
+
+def refuse_inside(workspace: Workspace, vault: Path) -> None:
+    """Raises InvalidInput for a vault that would be lost with the workspace, or holds it."""
+    for home in (workspace.root, workspace.media):
+        if vault.resolve().is_relative_to(home.resolve()) or home.resolve().is_relative_to(vault.resolve()):
+            raise InvalidInput(
+                f"The vault {vault} and the workspace lie in one another.",
+                "Name a folder on another disk in MASUKA_VAULT.",
+                field="MASUKA_VAULT",
+            )
 
 
 def refuse_newer(head: Head) -> None:
