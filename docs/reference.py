@@ -43,6 +43,8 @@ VARIABLES = {
     "MASUKA_DEVICE": "Where jobs run: auto, cpu, cuda or mps. Default auto.",
     "MASUKA_LOG_LEVEL": "How much is logged: DEBUG, INFO, WARNING. Default INFO.",
     "MASUKA_OPEN_BROWSER": "1 opens the page in a browser at the start.",
+    "MASUKA_REPOSITORY": "Where colab_setup.py gets the code from, instead of where it is published.",
+    "MASUKA_PLATFORM": "The host outright: colab, kaggle or docker. A notebook tells it to the app that it starts.",
     "MASUKA_PYTHON": "The interpreter that colab_setup.py sets up, instead of a private environment.",
     "DATABASE_URL": "A database file elsewhere, as sqlite:/// and a path (from MASUKA 2).",
     "MEDIA_DIR": "A folder elsewhere for pictures (from MASUKA 2).",

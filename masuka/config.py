@@ -243,13 +243,13 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 
 def host_marks(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables by which rented hosts are told apart; values of HOST_FACTS, else ''."""
+    """The variables that tell hosts apart; with values of HOST_FACTS alone, else ''."""
     given = os.environ if environment is None else environment
     return {n: given[n] if n in HOST_FACTS else "" for n in given if n.startswith(HOST_PREFIXES)}
 
 
 def child_environment(more: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a program that is started here: this one's, with `more` in it.
+    """The environment of a program started here: this one's, with `more` in it.
 
     A notebook's kernel points matplotlib at itself; no other process can follow it there.
     """
@@ -257,7 +257,7 @@ def child_environment(more: Mapping[str, str]) -> dict[str, str]:
 
 
 def bare_environment(more: Mapping[str, str]) -> dict[str, str]:
-    """The environment of somebody else's program: what it needs to run, no key of ours."""
+    """The environment of somebody else's program: enough to run, no key of ours."""
     return {**{n: os.environ[n] for n in BARE_NAMES if n in os.environ}, **more}
 
 

@@ -34,7 +34,7 @@ class Runtime:
 
 
 def detect(marks: Mapping[str, str] | None = None, *, root: Path = Path("/"), port: int = PORT) -> Runtime:
-    """The host of this process; `marks` are variables that hosts set, see `host_marks`.
+    """The host of this process; `marks` are variables as `host_marks` gives them.
 
     MASUKA_PLATFORM names it outright: a notebook tells it to the app that it starts.
     """

@@ -39,7 +39,7 @@ LAYERS = (
      "pocket", "training"},
     {"studio"},
     {"ui"},
-    {"cli", "__main__"},
+    {"cli", "__main__", "notebook"},
 )  # fmt: skip
 """From the ground up; a layer imports its own and those below."""
 WORKER_SIDE = ("masuka.training", "masuka.generation", "masuka.pocket", "masuka.families", "masuka.models")
