@@ -47,8 +47,8 @@ class Visit:
 
     @property
     def at_home(self) -> bool:
-        """Whether the browser calls this machine by its own name."""
-        return wire.host_name(self.headers.get("host", "")) in wire.LOOPBACK_NAMES
+        """Whether the browser calls this machine by its own name, with nothing between."""
+        return "x-forwarded-for" not in self.headers and wire.host_name(self.headers.get("host", "")) in wire.LOOPBACK_NAMES
 
     @property
     def device(self) -> str:

@@ -53,7 +53,7 @@ RULES: tuple[Rule, ...] = (
     # Of Gradio what the page loads
     _rule(r"/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|pwa_icon(/.+)?)/?", "viewer"),
     _rule(r"/(static|assets|svelte)/.+", "viewer"),
-    _rule(r"/gradio_api/(theme\.css|startup-events|app_id|queue/data)/?", "viewer"),
+    _rule(r"/gradio_api/(theme\.css|app_id|queue/data)/?", "viewer"),
     # A look is not queued, an action is; who may do which action is `ui.roles`.
     _rule(r"/gradio_api/run/\w+/?", "viewer", "POST"),
     _rule(r"/gradio_api/queue/join/?", "viewer", "POST", kind="change"),
@@ -62,7 +62,7 @@ CLOSED: tuple[Rule, ...] = tuple(
     _rule(pattern, "nobody", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
     for pattern in (
         r"/(docs|redoc|openapi\.json)(/.*)?",
-        r"/gradio_api/(user|login_check|token|info|openapi\.json|deep_link)/?",
+        r"/gradio_api/(user|login_check|token|info|openapi\.json|deep_link|startup-events)/?",
         r"/gradio_api/(file|proxy)[=/].*",
         r"/gradio_api/(upload|upload_progress|component_server|reset|cancel|process_recording)(/.*)?",
         r"/gradio_api/(api|call|stream|heartbeat|custom_component|dev|mcp|runs|run-history|profiling)(/.*)?",

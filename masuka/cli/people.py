@@ -73,6 +73,19 @@ def sign_out(studio: Studio, name: Name) -> Answer:
     return Answer(person, f"{person.username} is signed out everywhere.")
 
 
+@command(group, "share")
+def share(
+    studio: Studio,
+    name: Name,
+    character: Annotated[int, typer.Option(help="This character alone, with all that belongs to it.")] = 0,
+    stop: Annotated[bool, typer.Option("--stop", help="Share it no longer.")] = False,
+) -> Answer:
+    """Lets a person see everything of the owner's, or one character."""
+    person, act = _named(studio, name), studio.people.unshare if stop else studio.people.share
+    act(person.id, "character" if character else "all", character)
+    return Answer(studio.people.shares(user_id=person.id), f"{person.username} {'sees it no longer' if stop else 'sees it now'}.")
+
+
 @command(group, "remove")
 def remove(studio: Studio, name: Name, yes: bool = False) -> Answer:
     """Removes a person with everything of theirs."""

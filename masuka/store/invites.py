@@ -70,9 +70,13 @@ def list_invites(db: Store, *, actor: Actor, limit: int | None = 50) -> list[Inv
 
 
 def find_invite(db: Store, *, token_hash: str, now: str) -> Invite | None:
-    """The open invite of that token, whoever asks (the door does)."""
+    """The open invite of that token, whoever asks (the door does).
+
+    It is no longer one when whoever made it is no owner any more.
+    """
+    owners = "by_user_id IN (SELECT id FROM users WHERE active = 1 AND role = 'owner')"
     with db.read() as conn:
-        row = next(conn.table("invites").rows_where("token_hash = ?", [token_hash]), None)
+        row = next(conn.table("invites").rows_where(f"token_hash = ? AND {owners}", [token_hash]), None)
     invite = None if row is None else decode(Invite, row)
     return invite if invite is not None and invite.state(now) == "open" else None
 

@@ -160,14 +160,15 @@ class Wiring:
 
     def _piece(self, studio: Studio, view: View, tab: str, region: Region, change: int) -> Any:
         name = f"{tab or 'shell'}-{region.name}"
-        if tab not in ("", view.tab) or not roles.shows(name, studio.actor):
+        if tab not in ("", view.tab):
             return gr.skip()
         seen = view.sums.get(name)
         unasked = view.since >= 0 and not region.always
         if seen is not None and unasked and (view.since == change or not region.live):
             return gr.skip()
         try:
-            body = roles.without_forbidden(region.draw(studio, view), studio.actor)
+            shown = roles.shows(name, studio.actor)
+            body = roles.without_forbidden(region.draw(studio, view), studio.actor) if shown else ""
         except MasukaError as error:
             body = f'<div class="trouble" role="alert">{sentence(error)}</div>'
         except Exception:  # noqa: BLE001 - a bug in one region must not take the others with it

@@ -52,7 +52,9 @@ def draw_invite_form(studio: Studio, view: View) -> str:
         f"<span>{esc(c.name)}</span></label>"
         for c in studio.characters.list()
     )
-    chosen = f"<fieldset><legend>Characters, where some are shared</legend>{boxes}</fieldset>" if boxes else ""
+    chosen = (
+        f'<fieldset class="wide"><legend>Characters, where some are shared</legend>{boxes}</fieldset>' if boxes else ""
+    )
     shares = SHARE_WORDS if boxes else tuple(s for s in SHARE_WORDS if s[0] != "characters")
     body = (
         field(INVITE_FORM, known["role"], choices=_ROLE_CHOICES, wide=True, label="They come in as")
@@ -201,15 +203,14 @@ def on_sign_out(studio: Studio, payload: Payload, view: View) -> Outcome:
 
 def _person(studio: Studio, person: Person) -> str:
     own = person.id == studio.actor.user_id
-    more = [] if own else _for_others(studio, person)
+    actions = "" if own else f'<div class="actions">{"".join(_for_others(studio, person))}</div>'
+    change = disclosure("Change", actions, name=f"settings-person-{person.id}") if actions else ""
     state = chip("Locked out", "bad") if not person.active else ""
     way = "by password" if person.has_password else "by link only"
     seen = "" if person.role == "owner" else f" · {_shared(studio, person)}"
     return (
         f"<div><div><h3>{esc(person.username)} {chip(ROLE_WORDS[person.role])}{state}</h3>"
-        f"<p>{way}{seen}</p></div>"
-        + (disclosure("Change", f'<div class="actions">{"".join(more)}</div>', name=f"settings-person-{person.id}") if more else "")
-        + "</div>"
+        f"<p>{way}{seen}</p>{change}</div></div>"
     )
 
 

@@ -15,7 +15,7 @@ from masuka.requests.actor import Role
 RANKS: dict[str, int] = {"viewer": 1, "editor": 2, "owner": 3}
 ACTIONS: dict[str, Role] = {
     "library-export": "viewer",
-    "training-download": "viewer",
+    "training-download": "owner",
     "settings-own-password": "viewer",
     "settings-sign-out": "viewer",
     "datasets-folder": "owner",

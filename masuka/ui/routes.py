@@ -169,6 +169,8 @@ async def download_diagnostics(studio: Studio, request: Request) -> Response:
 
 
 _FRESH = {"cache-control": "no-store"}
+_SANDBOX = {"content-security-policy": "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"}
+"""Opened as a page of its own, a file can run and fetch nothing."""
 
 
 def _bound(studio: Studio, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -203,7 +205,7 @@ def _bound(studio: Studio, handler: Handler) -> Callable[[Request], Awaitable[Re
 def _file(request: Request, file: Path, cache: str) -> Response:
     stat = file.stat()
     tag = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"'
-    headers = {"cache-control": cache, "etag": tag, "x-content-type-options": "nosniff"}
+    headers = {"cache-control": cache, "etag": tag, "x-content-type-options": "nosniff", **_SANDBOX}
     if request.headers.get("if-none-match") == tag:
         return Response(None, 304, headers)
     kind = TYPES.get(file.suffix.lower())

@@ -35,6 +35,7 @@ def test_a_picture_is_served_with_its_own_type(inside: httpx.Client, item_id: in
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cache-control"] == "private, no-cache"
+    assert answer.headers["content-security-policy"].startswith("sandbox;")
     assert Image.open(io.BytesIO(answer.content)).size == (64, 48)
 
 
@@ -135,6 +136,7 @@ def test_downloads_are_whole_and_leave_no_copy(served: Served, inside: httpx.Cli
     with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
         assert archive.testzip() is None and len(archive.namelist()) == 1
     one = inside.get(f"/download/item/{item_id}")
+    assert ("took out", f"item/{item_id}") in [(e.action, e.about) for e in served.studio.people.audit()]
     assert "attachment" in one.headers["content-disposition"]
     bundle = inside.get("/download/diagnostics")
     with zipfile.ZipFile(io.BytesIO(bundle.content)) as archive:

@@ -266,6 +266,14 @@ def test_an_invite_that_was_taken_back_or_is_old_lets_nobody_in(studio: Studio, 
     assert accounts.invite_of("") is None and accounts.invite_of(digest(old.token)) is None
 
 
+def test_an_invite_of_who_is_no_owner_any_more_lets_nobody_in(studio: Studio, accounts: Accounts) -> None:
+    ann = users.add_user(studio.store, actor=OWNER, username="ann", role="owner").id
+    made = studio.acting_as(Actor(ann, "owner", "ann")).people.invite()
+    assert accounts.invite_of(made.token) is not None
+    studio.people.set_role(ann, "editor")
+    assert accounts.invite_of(made.token) is None
+
+
 def test_an_invite_whose_character_is_gone_still_lets_in(studio: Studio, accounts: Accounts) -> None:
     mira = studio.characters.create(name="Mira", trigger_word="mira7x")
     made = studio.people.invite(share="characters", character_ids=[mira.id])

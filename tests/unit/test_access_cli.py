@@ -43,6 +43,21 @@ def test_the_owners_password_is_typed_piped_or_made() -> None:
     assert masuka("password", typed="\n", code=1)["error"]["field"] == "password"
 
 
+def test_what_a_person_sees_is_shared_and_taken_back() -> None:
+    from masuka.access.accounts import Accounts
+    from masuka.studio import Studio
+
+    masuka("character", "create", "Mira", "--trigger-word", "mira7x")
+    token = masuka("invite", "make", "--share", "nothing")["link"].partition("token=")[2]
+    with Studio.open() as studio:
+        Accounts(studio.store).accept(token, "kim", "correct horse battery", address="here")
+    assert [s["kind"] for s in masuka("user", "share", "kim")] == ["all"]
+    assert [s["object_id"] for s in masuka("user", "share", "kim", "--character", "1")] == [0, 1]
+    assert masuka("user", "share", "kim", "--stop") and not masuka("user", "share", "kim", "--character", "1", "--stop")
+    masuka("user", "remove", "kim", "--yes")
+    assert len(masuka("user", "list")) == 1
+
+
 def test_people_are_found_by_name_and_the_last_owner_stays() -> None:
     assert masuka("user", "rename", "OWNER", "Mira")["username"] == "Mira"
     assert masuka("user", "role", "mira", "editor", code=1)["error"]["type"] == "Conflict"

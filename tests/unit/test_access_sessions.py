@@ -18,6 +18,7 @@ from masuka.config import Workspace
 from masuka.requests import Actor
 from masuka.store import users
 from masuka.store.connect import Store
+from masuka.store.migrations.runner import backup, restore
 
 OWNER = Actor(1)
 
@@ -218,3 +219,14 @@ def test_no_made_up_cookie_or_token_opens(tmp_path_factory: pytest.TempPathFacto
         sessions = Sessions(store, workspace.secrets)
         assert sessions.find(text) is None
         assert sessions.use_token(text) is None
+
+
+def test_a_restored_backup_lets_nobody_in_again(workspace: Workspace) -> None:
+    with Store.open(workspace) as store:
+        cookie = Sessions(store, workspace.secrets).begin(1)
+    kept = backup(workspace.database, backups=workspace.backups)
+    with Store.open(workspace) as store:
+        Sessions(store, workspace.secrets).end(cookie)
+    restore(workspace.database, kept, backups=workspace.backups)
+    with Store.open(workspace) as store:
+        assert Sessions(store, workspace.secrets).find(cookie) is None
