@@ -13,25 +13,22 @@ from pathlib import Path
 import pytest
 
 from masuka.config import Settings, Workspace
-from masuka.errors import Damaged, NotFound, SchemaTooNew, StoreError
+from masuka.errors import Damaged, NotFound, SchemaTooNew
 from masuka.requests.actor import Actor
-from masuka.store import characters
 from masuka.store import settings as settings_rows
-from masuka.store.connect import Store
 from masuka.vault import generations
 from masuka.vault.confirm import ReadBack
-from masuka.vault.disk import Disk
 from masuka.vault.generations import Generations, Head, superfluous, tips
-from masuka.vault.local import Local
 from masuka.vault.restoring import before_opening, restore
-from masuka.vault.saving import Saver
+from tests import vault_trials
+from tests.vault_trials import Machine
 
 OWNER = Actor(user_id=1)
 ROOT = Path(__file__).parents[2]
 DISK_FULL = """
 import resource, signal, sys
 from pathlib import Path
-from tests.unit.test_vault_generations import Machine
+from tests.vault_trials import Machine
 machine = Machine(Path(sys.argv[1]), Path(sys.argv[2]))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
@@ -42,37 +39,6 @@ except Exception as error:
 else:
     print("saved")
 """
-
-
-class Machine:
-    """A workspace with a database, and what saves it."""
-
-    def __init__(self, root: Path, vault: Path, *, disk: Disk | None = None, can_tell: bool = True) -> None:
-        self.workspace = Workspace(root=root).create()
-        self.disk = disk or Disk(vault)
-        self.settings = Settings(workspace=self.workspace, vault=vault, device="cpu")
-        opening = before_opening(self.settings, disk=self.disk)
-        self.notices = opening.notices
-        self.restored = opening.restored
-        self.store = Store.open(self.workspace)
-        self.local = Local.load(self.workspace, vault)
-        confirm = ReadBack(can_tell=can_tell)
-        self.saver = Saver(self.store.path, self.workspace, self.disk, self.local, confirm)
-
-    def add(self, name: str) -> None:
-        characters.add_character(self.store, actor=OWNER, name=name, trigger_word="abc")
-
-    def save(self) -> Head:
-        head = self.saver.save()
-        self.saver.confirm_written()
-        self.saver.tidy()
-        return head
-
-    def names(self) -> set[str]:
-        return {c.name for c in characters.list_characters(self.store, actor=OWNER)}
-
-    def close(self) -> None:
-        self.store.close()
 
 
 @pytest.fixture
@@ -326,87 +292,10 @@ def test_a_purge_reaches_older_saves_once_the_new_one_is_sure(tmp_path: Path, va
     machine.close()
 
 
-class Fault(Disk):
-    """A folder whose nth call fails, once."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.calls = 0
-        self.fail_at = 0
-
-    def _count(self) -> None:
-        self.calls += 1
-        if self.calls == self.fail_at:
-            raise OSError(5, "Input/output error")
-
-    def names(self, folder: str) -> list[str]:
-        self._count()
-        return super().names(folder)
-
-    def size(self, path: str) -> int | None:
-        self._count()
-        return super().size(path)
-
-    def read(self, path: str) -> Iterator[bytes]:
-        self._count()
-        return super().read(path)
-
-    def write(self, path: str, chunks: object, *, start: int = 0) -> None:
-        def cut() -> Iterator[bytes]:
-            for chunk in chunks:  # type: ignore[attr-defined]
-                for at in range(0, len(chunk), 32768):
-                    self._count()
-                    yield chunk[at : at + 32768]
-            self._count()
-
-        self._count()
-        super().write(path, cut(), start=start)
-        self._count()
-
-    def rename(self, old: str, new: str) -> None:
-        self._count()
-        super().rename(old, new)
-        self._count()
-
-    def discard(self, path: str) -> None:
-        self._count()
-        super().discard(path)
-        self._count()
-
-
-def test_a_fault_at_every_call_leaves_the_newest_save_or_the_one_before(tmp_path: Path, vault: Path) -> None:
-    disk = Fault(vault)
-    machine = Machine(tmp_path / "one", vault, disk=disk)
-    for number in range(13):
-        machine.add(f"C{number}")
-        machine.save()
-    disk.calls, tried = 0, 0
-    machine.add("counted")
-    machine.save()
-    calls = disk.calls
-    assert calls > 20
-    acknowledged = machine.names()
-    for at in range(1, calls + 1):
-        machine.add(f"D{at}")
-        names = machine.names()
-        disk.calls, disk.fail_at = 0, at
-        try:
-            machine.save()
-            acknowledged = names
-        except (OSError, StoreError):
-            tried += 1
-        disk.fail_at = 0
-        saves = Generations(Disk(vault))
-        newest = saves.heads()[0]
-        copy = saves.fetch(newest, tmp_path / "fetched.db")
-        with Store(copy) as found:
-            there = {c.name for c in characters.list_characters(found, actor=OWNER)}
-        assert acknowledged <= there <= names
-        copy.unlink()
-    assert tried > calls // 2
-    machine.save()
-    assert len(machine.saver.branches) == 1
-    machine.close()
+def test_a_fault_at_every_call_leaves_the_newest_save_or_the_one_before() -> None:
+    tried = vault_trials.faults(300)
+    assert tried.broken == 0
+    assert tried.times > 20
 
 
 @pytest.mark.parametrize("limit", [0, 4096, 60_000, 180_000])
