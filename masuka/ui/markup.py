@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Literal
 from urllib.parse import urlencode
 
+THIS_RUN = secrets.token_hex(4)
+"""Tells one run of the app from the next."""
 Look = Literal["primary", "primary wide", "plain", "quiet", "danger"]
 
 
@@ -92,8 +95,13 @@ def picture(src: str, alt: str, *, classes: str = "") -> str:
 
 
 def media(kind: str, media_id: int, *, thumbnail: bool = False) -> str:
-    """The address of a picture, item, sample or preview."""
-    return f"media/{kind}/{media_id}" + ("?thumb=1" if thumbnail else "")
+    """The address of a picture, item, sample or preview.
+
+    A finished item never changes while the app runs, so its thumbnail may be kept; after
+    a restore the same number may be another picture's, hence the app's own mark.
+    """
+    kept = f"&v={THIS_RUN}" if kind == "item" else ""
+    return f"media/{kind}/{media_id}" + (f"?thumb=1{kept}" if thumbnail else "")
 
 
 def bar(step: int, total: int, label: str) -> str:

@@ -27,12 +27,13 @@ from masuka.ui import uploads
 from masuka.ui.datasets import more_pictures, side_of_picture
 from masuka.ui.images import more_items, side_of_item
 from masuka.ui.kit import note
-from masuka.ui.markup import address
+from masuka.ui.markup import THIS_RUN, address
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 DRAWINGS = frozenset({"home", "datasets", "training", "images", "library"})
 OWN = ("media", "drawing", "fragment", "upload", "download")
+_A_DAY = "private, max-age=86400, immutable"
 _ASK_FIRST = "private, no-cache"
 """Ids come again in another workspace or after a restore, so a picture is never good for ever."""
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
@@ -65,7 +66,8 @@ async def media(studio: Studio, request: Request) -> Response:
     kind = request.path_params["kind"]
     small = request.query_params.get("thumb") == "1"
     file = await run_in_threadpool(studio.media, kind, request.path_params["id"], thumbnail=small)
-    return _file(request, file, _ASK_FIRST)
+    keeps = small and kind == "item" and request.query_params.get("v") == THIS_RUN
+    return _file(request, file, _A_DAY if keeps else _ASK_FIRST)
 
 
 async def drawing(studio: Studio, request: Request) -> Response:

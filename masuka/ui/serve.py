@@ -152,6 +152,7 @@ def _launch(
 
     from masuka.ui.build import in_a_loop, launch_settings
     from masuka.ui.routes import routes
+    from masuka.ui.smaller import Smaller
 
     workspace = settings.workspace
 
@@ -164,7 +165,9 @@ def _launch(
             auth_dependency=_name_of_request,
             blocked_paths=[str(p) for p in (workspace.database, workspace.secrets, workspace.jobs)],
             app_kwargs={
-                "middleware": [Middleware(Meter, budget=budget), Middleware(Gate, door=door)],
+                "middleware": [
+                    Middleware(Meter, budget=budget), Middleware(Gate, door=door), Middleware(Smaller)
+                ],
                 "routes": routes(studio),
                 "docs_url": None,
                 "redoc_url": None,
