@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from masuka.hosting import addresses
 from masuka.hosting.addresses import Addresses
+from masuka.hosting.runtime import detect
 from masuka.studio.context import Context
 
 
@@ -17,6 +18,12 @@ class Links:
         """What the running app says; an empty one when none runs."""
         self._context.actor.must_own()
         return addresses.read(self._context.workspace)
+
+    def public_base(self) -> str:
+        """Where people from outside reach the app, with a '/'; '' where no place is known."""
+        told = addresses.read(self._context.workspace)
+        known = told.public_url if told.state == "open" else detect().public_address
+        return f"{known.rstrip('/')}/" if known else ""
 
     def open(self, provider: str = "", *, wait_s: float = addresses.ANSWER_S) -> Addresses:
         """What the app says after it was asked to open a link, once it is there.

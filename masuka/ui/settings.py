@@ -36,12 +36,12 @@ TAB = Tab(
     columns=(
         (
             *storage.REGIONS,
+            *keys.REGIONS,
             Region("pocket", draw_pocket, live=False),
         ),
         (
             *people.REGIONS,
             *links.REGIONS,
-            *keys.REGIONS,
             Region("help", draw_help, live=False),
         ),
     ),
