@@ -20,12 +20,11 @@ from typing import Any
 
 from masuka.errors import Damaged
 from masuka.vault.disk import Disk
-from masuka.vault.moving import Going, always, get, put, put_text
+from masuka.vault.moving import PART, Going, always, get, put, put_text
 
 FOLDER = "db"
 FORMAT = 1
 HEAD = re.compile(r"head-(\d{6,})-([0-9a-f]{8})-([0-9a-f]{16})( \(\d+\))?\.json")
-SAVED = re.compile(r"gen-(\d{6,})-([0-9a-f]{8})-([0-9a-f]{16})( \(\d+\))?\.db(\.part|\.[0-9a-f]{8}\.part)?")
 KEPT_LATEST, KEPT_HOURS, KEPT_DAYS = 10, 24, 7
 
 
@@ -120,25 +119,15 @@ class Generations:
         """The save's database at `to`; raises Damaged when it is not whole."""
         return get(self._disk, head.db_path, to, sha256=head.sha256, going=going)
 
-    def discard(self, heads: Iterable[Head]) -> int:
-        """How many saves were deleted, the manifest of each first."""
-        count = 0
-        for head in heads:
-            self._disk.discard(head.head_path)
-            self._disk.discard(head.db_path)
-            count += 1
-        return count
-
-    def sweep(self, runtimes: Collection[str], below: int) -> None:
-        """Deletes what deletions and lost copies of these runtimes left below that number."""
+    def discard(self, keys: Iterable[str]) -> None:
+        """Deletes these saves with what interrupted copies left of them, each manifest first."""
         names = self._disk.names(FOLDER)
-        named = {m.groups()[:3] for n in names if (m := HEAD.fullmatch(n)) and self._disk.size(f"{FOLDER}/{n}")}
-        for name in names:
-            match = SAVED.fullmatch(name) or HEAD.fullmatch(name)
-            if match is None or int(match[1]) >= below or match[2] not in runtimes:
-                continue
-            if match.groups()[:3] not in named:
-                self._disk.discard(f"{FOLDER}/{name}")
+        for key in keys:
+            starts = (f"head-{key}.json", f"gen-{key}.db")
+            for start in starts:
+                for name in names:
+                    if name == start or (name.startswith(f"{start}.") and name.endswith(PART)):
+                        self._disk.discard(f"{FOLDER}/{name}")
 
     def _read(self, name: str) -> Head | None:
         try:

@@ -31,6 +31,8 @@ class Local:
 
     `chain` and `merged` are as in a save; `confirmed_at` is when the newest confirmed save
     was made, `written_at` the newest of all; `chosen` is a save to open at the next start.
+    `leavings` are keys of saves whose files are still to be deleted. What to delete is known
+    from here alone: a Drive may hide a file for a while that is there.
     `filling`: files of a restored workspace are still being brought back.
     """
 
@@ -49,6 +51,7 @@ class Local:
     confirmed_at: str = ""
     chosen: str = ""
     segments: int = 0
+    leavings: list[str] = field(default_factory=list)
     filling: bool = False
 
     @classmethod

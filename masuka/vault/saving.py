@@ -61,6 +61,8 @@ class Saver:
             self._recognise(heads)
             head = self._head(copy, snapshot, heads, merged or {}, purge)
             # A kill between the manifest and our own note must not look like a second writer.
+            if self.local.intended:
+                self.local.leavings.append(self.local.intended)
             self.local.intended, self.local.intended_sha256 = head.key, head.sha256
             self.local.save(self._workspace)
             self.generations.publish(copy, head)
@@ -119,10 +121,13 @@ class Saver:
         gone = {h.key: h for h in superfluous(heads, mine, protected=protected)}
         if mine.purged and any(h.generation >= mine.purged for h in sure):
             gone.update({h.key: h for h in purgeable(heads, mine)})
-        self.generations.discard(gone.values())
+        self.local.leavings = sorted({*self.local.leavings, *gone})
+        if self.local.leavings:
+            self.local.save(self._workspace)
+            self.generations.discard(self.local.leavings)
+            self.local.leavings = []
+            self.local.save(self._workspace)
         self.oldest_at = min((h.created_at for h in line if h.key not in gone), default="")
-        runtimes = {mine.runtime, *mine.chain}
-        self.generations.sweep(runtimes, below=min(h.generation for h in line))
 
     def keep_notes(self) -> None:
         """Writes what this workspace knows about its vault."""
@@ -136,7 +141,9 @@ class Saver:
         self, copy: Path, snapshot: Snapshot, heads: list[Head], merged: dict[str, int], purge: bool
     ) -> Head:
         local = self.local
-        number = 1 + max([h.generation for h in heads], default=max(local.generation, *local.chain.values(), 0))
+        # Our own numbers too: a Drive may hide for a while what we saved last.
+        known = [h.generation for h in heads] + [local.generation, *local.chain.values()]
+        number = 1 + max(known)
         return Head(
             generation=number,
             runtime=local.runtime,
@@ -158,6 +165,8 @@ class Saver:
         local = self.local
         local.last, local.last_sha256, local.generation = head.key, head.sha256, head.generation
         local.intended, local.intended_sha256 = "", ""
+        # A save that failed and was made again has the same name.
+        local.leavings = [key for key in local.leavings if key != head.key]
         local.merged, local.purged, local.mark = dict(head.merged), head.purged, head.mark
         local.written_at = head.created_at
         local.save(self._workspace)
