@@ -32,7 +32,7 @@ _DOORMAN = Actor(user_id=users.OWNER_ID, role="owner", name="door")
 
 @dataclass(frozen=True)
 class Verdict:
-    """Who is let in: `user_id`, or None; `wait_s` says that nothing was even looked at."""
+    """Who is let in, None for nobody; with `wait_s` nothing was even looked at."""
 
     user_id: int | None
     wait_s: float = 0.0
@@ -40,7 +40,7 @@ class Verdict:
 
 @dataclass
 class Accounts:
-    """What the login page asks; `registration` is the host's own setting (environment)."""
+    """What the login page asks; `registration` is the host's own setting."""
 
     store: Store
     passwords: Passwords = field(default_factory=Passwords)

@@ -11,7 +11,9 @@ MOST_KEYS = 4096
 
 
 class Throttle:
-    """After `attempts` in `window_s` a key has to wait; an attempt counts when it begins.
+    """After `attempts` in `window_s` a key has to wait.
+
+    An attempt counts when it begins, so that many at once are no more than so many.
 
     Behind a tunnel every visitor may have the same address, so a key that is over its
     limit delays newcomers only: people who are inside already are never asked.

@@ -34,7 +34,7 @@ SECURITY_HEADERS = {
 
 
 def security_headers(framed_by: str = "") -> dict[str, str]:
-    """The headers of every answer; `framed_by` are sites that show the page in a frame."""
+    """Headers of every answer; `framed_by` are sites that show the page in a frame."""
     if not framed_by:
         return SECURITY_HEADERS
     # X-Frame-Options cannot name another site, and a browser that reads it obeys it.
@@ -43,7 +43,7 @@ def security_headers(framed_by: str = "") -> dict[str, str]:
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """The headers by lower-case name; a header that comes twice is joined, as HTTP says."""
+    """The headers by lower-case name; one that comes twice is joined, as HTTP says."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -112,7 +112,7 @@ def cookie_in(header: str, name: str) -> str:
 
 
 def set_cookie(name: str, value: str, *, max_age_s: int, secure: bool, framed: bool = False) -> str:
-    """The value of a Set-Cookie header; `framed` lets a page inside another site's frame keep it."""
+    """The value of a Set-Cookie header; `framed` is for a page in another's frame."""
     parts = [f"{name}={value}", f"Max-Age={max_age_s}", "Path=/", "HttpOnly"]
     parts += ["SameSite=None", "Secure", "Partitioned"] if framed else ["SameSite=Lax"]
     if secure and not framed:

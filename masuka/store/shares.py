@@ -55,7 +55,7 @@ def add_share(db: Store, *, actor: Actor, user_id: int, kind: ShareKind, object_
 
 
 def list_shares(db: Store, *, actor: Actor, user_id: int | None = None) -> list[Share]:
-    """What was shared, to one person or to all; others than an owner see their own part."""
+    """What was shared, to one or to all; others than an owner see their own part."""
     with db.read() as conn:
         rows = conn.query(
             "SELECT * FROM shares WHERE (:user_id IS NULL OR user_id = :user_id) "

@@ -163,7 +163,10 @@ class People:
         return _person(user)
 
     def set_role(self, user_id: int, role: Role) -> Person:
-        """The person in the new role; their sessions end. Raises Conflict for the last owner."""
+        """The person in the new role; their sessions end.
+
+        Raises Conflict for the last owner.
+        """
         if role not in ("owner", "editor", "viewer"):
             raise InvalidInput(f"There is no role {role!r}.", "Use owner, editor or viewer.", field="role")
         with self._store.write():

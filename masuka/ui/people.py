@@ -121,7 +121,7 @@ def on_invite(studio: Studio, payload: Payload, view: View) -> Outcome:
         show={
             "title": "The invite",
             "text": f"Send this to {made.invite.note or 'one person'}. It works once, and it is not shown again.",
-            "link": f"invite?token={made.token}",
+            "link": f"{studio.links.public_base()}invite?token={made.token}",
         },
     )
 
@@ -188,7 +188,7 @@ def on_new_password(studio: Studio, payload: Payload, view: View) -> Outcome:
 
 
 def on_own_password(studio: Studio, payload: Payload, view: View) -> Outcome:
-    """The visitor's own password; every session of theirs ends when there was one before."""
+    """The visitor's own password; another than before ends every session of theirs."""
     values = values_of(payload)
     had_one = studio.people.me().has_password
     studio.people.set_password(str(values.get("password", "")), current=str(values.get("current", "")))
