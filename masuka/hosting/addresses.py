@@ -104,8 +104,10 @@ def take_wish(workspace: Workspace) -> Wish | None:
     file = workspace.secrets / _WISH
     if not file.is_file():
         return None
-    told = _json(file.read_text(encoding="utf-8"))
-    file.unlink(missing_ok=True)
+    taken = file.with_suffix(".taken")
+    file.replace(taken)  # a newer one that comes now is found the next time
+    told = _json(taken.read_text(encoding="utf-8"))
+    taken.unlink()
     if told.get("want") not in ("open", "close") or told.get("provider", "") not in ("", *ORDER):
         return None
     return Wish(str(told.get("id", "")), told["want"], told.get("provider", ""))

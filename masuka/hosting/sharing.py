@@ -36,6 +36,8 @@ REOPEN_WAITS_S = (5.0, 30.0, 120.0)
 STEADY_S = 600.0
 """A link that held this long may be lost as often again."""
 LOOK_EVERY_S = 0.5
+STOP_S = 20.0
+"""A download of an agent is not waited for longer; the thread ends with the app."""
 LOCK_NAME = "tunnel.lock"
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ def opens_by_itself(settings: Settings, secrets: Mapping[str, str], host: Runtim
     A host with a public address of its own needs none. Kaggle's rules leave it open
     whether one is allowed, so there it must be asked for.
     """
-    if settings.share == "off" or host.public_address:
+    if settings.share == "off" or host.public_address or host.name == "space":
         return False
     if settings.share != "auto":
         return True
@@ -80,7 +82,8 @@ class Rules:
 
     `may_open` raises NotAllowed while no owner has a password. `allow_host` lets the gate
     accept the link's name, `forget_host` no longer. `tunnels` gives the ways that are
-    possible now. `probe` raises when a stranger gets in at the public address.
+    possible now. `probe` raises when a stranger gets in at the public address; it waits
+    between its tries with what it is given.
     """
 
     may_open: Callable[[], None]
@@ -90,7 +93,7 @@ class Rules:
     budget: Budget
     share: str = "auto"
     public_address: str = ""
-    probe: Callable[[str], None] = public_must_refuse
+    probe: Callable[[str, Callable[[float], None]], None] = public_must_refuse
     say: Callable[[Addresses], Any] = field(default=lambda told: None)
 
 
@@ -117,7 +120,9 @@ class Sharing:
         self._tunnel: Tunnel | None = None
         self._link: Link | None = None
         self._watched_s = self._opened_s = 0.0
-        self._lock = FileLock(workspace.secrets / LOCK_NAME)
+        self._opening: Tunnel | None = None
+        # Taken by the thread, given back by whoever stops it.
+        self._lock = FileLock(workspace.secrets / LOCK_NAME, thread_local=False)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sharing", daemon=True)
 
@@ -136,8 +141,10 @@ class Sharing:
     def stop(self) -> None:
         """Closes the link and ends the thread."""
         self._stopping.set()
+        if (opening := self._opening) is not None:
+            opening.close()  # what it waits for does not come any more
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(STOP_S)
         self.close()
         addresses.forget(self._workspace)
 
@@ -194,10 +201,11 @@ class Sharing:
     def _first_of(self, tunnels: Sequence[Tunnel]) -> Link:
         failures: list[ExternalError] = []
         parts = urlsplit(self._told.address)
+        host = "127.0.0.1" if parts.hostname in (None, "localhost") else str(parts.hostname)
         for tunnel in tunnels:
             self._set(state="opening", provider=tunnel.provider)
             try:
-                return self._opened(tunnel, parts.hostname or "127.0.0.1", parts.port or 80)
+                return self._opened(tunnel, host, parts.port or 80)
             except ExternalError as error:
                 log.warning("no link by %s: %s", tunnel.provider, error)
                 failures.append(error)
@@ -208,20 +216,29 @@ class Sharing:
 
     def _opened(self, tunnel: Tunnel, host: str, port: int) -> Link:
         try:
+            self._opening = tunnel
             self._link = link = tunnel.open(host, port)
             self._rules.allow_host(link)
             if tunnel.provider in METERED:
                 self._rules.budget.meter(link.host)
-            self._rules.probe(link.url)
+            self._rules.probe(link.url, self._pause)
             self._rules.may_open()
+            self._pause(0)
         except BaseException:
             tunnel.close()
             self._forget()
             raise
+        finally:
+            self._opening = None
         self._tunnel = tunnel
         self._watched_s = self._opened_s = time.monotonic()
         self._set(state="open", public_url=link.url, provider=link.provider, message="", hint="")
         return link
+
+    def _pause(self, seconds: float) -> None:
+        """Waits; raises when the app is closing meanwhile."""
+        if self._stopping.wait(seconds):
+            raise RemoteUnavailable("The app is closing.", "Open the link again when it is back.")
 
     def _forget(self) -> None:
         """Nothing is served, and nothing counted, under the link's name any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -247,6 +248,42 @@ def test_the_app_that_ends_takes_its_link_along(make: Make, pem: Path, workspace
     assert not way.alive() and not workspace.address.exists()
 
 
+class Hanging(Way):
+    """A way whose program says nothing until it is ended."""
+
+    def __init__(self, pem: Path) -> None:
+        super().__init__("ngrok", pem)
+        self.ended = threading.Event()
+
+    def open(self, host: str, port: int) -> Link:
+        self.opened += 1
+        assert self.ended.wait(60)
+        raise RemoteUnavailable("It was ended.", "Try again.")
+
+    def close(self) -> None:
+        self.ended.set()
+
+
+def test_an_app_that_ends_does_not_wait_for_a_link(make: Make, pem: Path, workspace: Workspace) -> None:
+    way, next_way = Hanging(pem), Way("gradio", pem)
+    sharing = make(way, next_way)
+    sharing.start(open_now=True)
+    until(lambda: way.opened == 1)
+    sharing.stop()
+    assert way.ended.is_set() and next_way.opened == 0
+    assert not sharing._thread.is_alive() and not workspace.address.exists()
+
+
+def test_an_app_that_ends_while_it_asks_outside_leaves_nothing_open(make: Make, pem: Path) -> None:
+    way = Way("ngrok", pem, target="http://127.0.0.1:9")
+    sharing = make(way, Way("gradio", pem))
+    sharing.start(open_now=True)
+    until(lambda: way.proxy is not None and bool(way.proxy.passed))
+    sharing.stop()
+    assert not way.alive() and not sharing._thread.is_alive()
+    make(Way("gradio", pem)).open()  # the next app of this workspace may have one
+
+
 def runtime(name: str, public_address: str = "") -> Runtime:
     return Runtime(name, name, keeps_files=False, public_address=public_address)  # type: ignore[arg-type]
 
@@ -263,6 +300,7 @@ def runtime(name: str, public_address: str = "") -> Runtime:
         ("off", {"NGROK_AUTHTOKEN": "x"}, runtime("colab"), False),
         ("ngrok", {"NGROK_AUTHTOKEN": "x"}, runtime("space", "https://mira.hf.space"), False),
         ("gradio", {}, runtime("local"), True),
+        ("gradio", {}, runtime("space"), False),
     ],
 )
 def test_when_a_link_is_opened_without_being_asked_for(

@@ -42,10 +42,10 @@ def local_must_refuse(address: str) -> None:
 
 def public_must_refuse(
     url: str,
+    sleep: Callable[[float], Any] = time.sleep,
     *,
     deadline_s: float = PUBLIC_DEADLINE_S,
     transport: httpx.BaseTransport | None = None,
-    sleep: Callable[[float], Any] = time.sleep,
 ) -> None:
     """Raises NotAllowed when a stranger gets in at the public address.
 
