@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from masuka.config import Workspace
+from masuka.config import SECRET_NAMES, Workspace
 from masuka.hosting import addresses
 from masuka.hosting.tunnels import agents
 from tests.tunnel_stand_in import Program, certificate
@@ -133,6 +135,35 @@ def usage_of(host: Host, enough: Callable[[], bool]) -> addresses.Addresses:
     while not enough() and time.monotonic() < until:
         time.sleep(0.2)
     return addresses.read(host.workspace)
+
+
+def test_a_key_of_the_owner_is_nowhere_to_be_seen(host: Host) -> None:
+    planted = {name: f"canary-{name.lower()}-7Qx9LmN2pRs5" for name in SECRET_NAMES}
+    planted |= {"NGROK_AUTHTOKEN": TOKEN, "MASUKA_OWNER_PASSWORD": PASSWORD}
+    process = host.start(**planted)
+    url = host.says(r"Collaborators reach it at (https://\S+)").group(1)
+    seen = [subprocess.run(["ps", "-eo", "args", "-ww"], capture_output=True, text=True, check=True).stdout]
+    with visitor(host, url) as owner:
+        entered = owner.post("/login", data={"username": "owner", "password": PASSWORD}, headers={"origin": url})
+        seen += [str(entered.headers), *(owner.get(path).text for path in ("/", "/config", "/?tab=settings", "/no/such"))]
+        look = {"data": [json.dumps({"tab": "settings", "since": -1})], "fn_index": look_of(owner), "session_hash": "x1"}
+        answer = owner.post("/gradio_api/run/predict", json=look, headers={"origin": url})
+        assert answer.status_code == 200 and "Keys for outside services" in answer.text
+        seen.append(answer.text)
+        bundle = owner.get("/download/diagnostics")
+        with zipfile.ZipFile(io.BytesIO(bundle.content)) as archive:
+            seen += [archive.read(name).decode() for name in archive.namelist()]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE_S) == 0
+    seen += [host.said.read_text(), *(f.read_text() for f in host.workspace.logs.glob("*.log*"))]
+    for name, value in planted.items():
+        assert not any(value in text for text in seen), f"{name} can be seen"
+
+
+def look_of(owner: httpx.Client) -> int:
+    """The number of the event by which the page looks when it is opened."""
+    found = [d["id"] for d in owner.get("/config").json()["dependencies"] if [t[1] for t in d["targets"]] == ["load"]]
+    return int(found[0])
 
 
 def test_without_an_owners_password_the_agent_is_never_called(host: Host) -> None:
