@@ -50,7 +50,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Pulse:
-    """What a database holds now; `version` moves with every commit of another connection."""
+    """What a database holds now; `version` moves with others' commits."""
 
     version: int
     mark: str
@@ -117,7 +117,7 @@ def pulse(db: Store, before: Pulse | None) -> Pulse:
 
 
 def newest_checkpoint(db: Store, *, after_id: int) -> int:
-    """The number of the newest event that kept weights, `after_id` when there is none since."""
+    """The number of the newest event that kept weights, `after_id` without any since."""
     with db.read() as conn:
         return int(conn.execute(NEWEST_CHECKPOINT, [after_id, after_id]).fetchone()[0])
 

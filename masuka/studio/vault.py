@@ -36,7 +36,7 @@ class Vault:
         return OFF if self._context.keeper is None else self._context.keeper.status()
 
     def save(self, *, files: bool = True, timeout_s: float = 600.0) -> Status:
-        """How it stands after a save of everything until now; with `files`, they are waited for.
+        """How it stands after a save of all until now; `files` are waited for.
 
         Raises NotFound without a vault, StoreError when it does not answer in that time.
         """

@@ -26,7 +26,7 @@ _NEVER = "never"
 
 
 def saved_words(studio: Studio) -> str:
-    """How sure what was done here is, in a few words of HTML; '' where that goes without saying."""
+    """How sure what was done here is, in a few words of HTML; '' where it always is."""
     status = studio.vault.status()
     if status.state == "off":
         return "" if detect().keeps_files else "Nothing here outlives the session"

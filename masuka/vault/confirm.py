@@ -42,7 +42,7 @@ class Confirm(Protocol):
 
 
 class ReadBack:
-    """For a folder that is what it reads as, and for a mount that nobody can ask about."""
+    """For a folder that is what it reads as, or a mount that nobody can ask about."""
 
     def __init__(self, *, can_tell: bool) -> None:
         self.can_tell = can_tell
@@ -122,7 +122,7 @@ def is_pretended(folder: Path, *, mounts: Path = MOUNTS) -> bool:
 
 
 def checksum(chunks: Iterable[bytes]) -> str:
-    """The MD5 of all pieces together, as Drive tells it; no protection against anybody."""
+    """The MD5 of all pieces together, as Drive tells it; it protects from nobody."""
     digest = hashlib.md5(usedforsecurity=False)
     for chunk in chunks:
         digest.update(chunk)

@@ -41,7 +41,7 @@ class Figures:
 
 
 class Copying:
-    """Copies while `may_copy` says yes; reads, for what somebody asks for, at any time."""
+    """Copies while `may_copy` says yes; brings back what is asked for at any time."""
 
     def __init__(self, store: Store, places: Places, saver: Saver, mirror: Mirror, may_copy: Callable[[], bool]) -> None:
         self._store, self._places, self._saver, self._mirror = store, places, saver, mirror
@@ -107,7 +107,7 @@ class Copying:
             self._mirror.load()
 
     def flush(self, *, timeout_s: float) -> None:
-        """Returns once a look found nothing left to copy; raises StoreError after that time."""
+        """Returns once nothing is left to copy; raises StoreError after that time."""
         self._asked_s = time.monotonic()
         self._flushed.clear()
         self._wake.set()
@@ -118,7 +118,7 @@ class Copying:
             )
 
     def all_here(self, params: Iterable[Any]) -> None:
-        """Brings back every kept file that the params name, or that lies in a folder they name."""
+        """Brings back every kept file that the params name, or a folder of theirs holds."""
         paths = {p for text in _texts(params) if text.startswith("/") and (p := self._places.path(Path(text)))}
         for kept in self._mirror.needed(paths):
             if self._stopping.is_set():

@@ -120,7 +120,7 @@ class Generations:
         return get(self._disk, head.db_path, to, sha256=head.sha256, going=going)
 
     def discard(self, keys: Iterable[str]) -> None:
-        """Deletes these saves with what interrupted copies left of them, each manifest first."""
+        """Deletes these saves and what is left of their copies, each manifest first."""
         names = self._disk.names(FOLDER)
         for key in keys:
             starts = (f"head-{key}.json", f"gen-{key}.db")

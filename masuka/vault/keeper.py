@@ -103,7 +103,7 @@ class Keeper:
         self.copying.start(delay_s=0.0 if eager else INLINE_DELAY_S)
 
     def stop(self, *, timeout_s: float = 30.0) -> bool:
-        """Whether everything that changed is in the vault, after a last try of that length."""
+        """Whether everything that changed is in the vault, after a last try."""
         self._stopping.set()
         self._wake.set()
         if self._thread.ident is not None:
@@ -133,7 +133,7 @@ class Keeper:
         self._wake.set()
 
     def look(self, *, timeout_s: float = 60.0) -> None:
-        """Reads now which branches the vault has; raises StoreError when it does not answer."""
+        """Reads which branches the vault has; raises StoreError when it does not answer."""
         within(self._saver.look, timeout_s, self._disk.root)
 
     def choose(self, key: str, *, timeout_s: float = 60.0) -> bool:
@@ -161,7 +161,7 @@ class Keeper:
         return self.copying.here(file, timeout_s=timeout_s)
 
     def when_ready(self, act: Callable[[], None]) -> None:
-        """Does it once the files that unfinished jobs need are here; at once where all are."""
+        """Does it once the files that unfinished jobs need are here."""
         if self._local.filling:
             self.copying.when_ready(act)
         else:

@@ -27,7 +27,7 @@ def folder_of(workspace: Workspace) -> Path:
 
 @dataclass
 class Local:
-    """`last` is the key of the newest own save, `intended` of one that is being written.
+    """`last` is the key of the newest own save, `intended` of one being written.
 
     `chain` and `merged` are as in a save; `confirmed_at` is when the newest confirmed save
     was made, `written_at` the newest of all; `chosen` is a save to open at the next start.

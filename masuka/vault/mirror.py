@@ -76,7 +76,7 @@ class Mirror:
         return sorted(missing, key=lambda k: (checkpoint_of(k.path) is not None, k.bytes))
 
     def copy(self, waiting: Iterable[Found], *, budget_bytes: int = BUDGET_BYTES, going: Going = always) -> int:
-        """How many files went to the vault now; the list of them is written before it returns."""
+        """How many files went to the vault now; the list of them is written by then."""
         sent: list[Kept] = []
         spent = 0
         try:

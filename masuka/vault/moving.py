@@ -60,7 +60,7 @@ def put_text(disk: Disk, text: bytes, path: str, *, mine: str) -> None:
 
 
 def get(disk: Disk, path: str, to: Path, *, sha256: str, going: Going = always) -> Path:
-    """The file at `to`, which appears there whole; raises Damaged when none has that hash.
+    """The file at `to`, where it appears whole; raises Damaged if none has that hash.
 
     A copy beside it under a name that a Drive has altered is as good.
     """

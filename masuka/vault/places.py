@@ -68,7 +68,7 @@ class Places:
         self._workspace = workspace
 
     def local(self, path: str) -> Path:
-        """Where the file belongs on this machine; raises ValueError for a path that leaves it."""
+        """Where the file belongs here; raises ValueError for a path that leads elsewhere."""
         pure = PurePosixPath(path)
         root = self._roots.get(pure.parts[0]) if pure.parts else None
         if root is None or len(pure.parts) < 2 or ".." in pure.parts or "\\" in path or "\0" in path:
@@ -76,7 +76,7 @@ class Places:
         return root.joinpath(*pure.parts[1:])
 
     def path(self, file: Path) -> str | None:
-        """The name of a local file or folder on every machine; None for one that is elsewhere."""
+        """The name of a local file or folder on every machine; None for one elsewhere."""
         for name, root in self._roots.items():
             for base in (root, root.resolve()):
                 if file.is_relative_to(base):
@@ -151,7 +151,7 @@ class Uses:
 
 
 def manifest_says(file: Path) -> str | None:
-    """The hash that a checkpoint's manifest has for the file; None where it names none."""
+    """The hash that a checkpoint's manifest has for the file; None without one."""
     try:
         files = json.loads((file.parent / MANIFEST).read_text(encoding="utf-8"))["files"]
         return str(files[file.name]["sha256"]) if file.name in files else None

@@ -58,7 +58,7 @@ class Opening:
 
 
 def before_opening(settings: Settings, *, disk: Disk | None = None, patience_s: float = PATIENCE_S) -> Opening:
-    """Restores where there is no database but a vault with one, or where one was chosen.
+    """Restores where there is no database but a vault, or where a save was chosen.
 
     A vault that does not answer is said so, and the start goes on. Raises SchemaTooNew
     when the newest save was made by a newer MASUKA.
@@ -174,7 +174,7 @@ def moved(there: Mapping[str, str], here: Places) -> dict[str, str]:
 
 
 def refuse_inside(workspace: Workspace, vault: Path) -> None:
-    """Raises InvalidInput for a vault that would be lost with the workspace, or holds it."""
+    """Raises InvalidInput for a vault inside the workspace, or around it."""
     for home in (workspace.root, workspace.media):
         if vault.resolve().is_relative_to(home.resolve()) or home.resolve().is_relative_to(vault.resolve()):
             raise InvalidInput(

@@ -87,7 +87,7 @@ class Saver:
         self.branches = tips(heads)
 
     def confirm_written(self) -> bool:
-        """Whether a save is sure now that was not; a later one vouches for those before it.
+        """Whether a save is sure now that was not; a later one vouches for earlier ones.
 
         Where nobody can tell, a save counts as sure for what is deleted after it, and for
         nothing else, once it has had time to arrive.
