@@ -20,7 +20,7 @@ _FOR_A_YEAR = (b"cache-control", b"private, max-age=31536000, immutable")
 
 
 class Smaller:
-    """ASGI middleware behind the gate: what it says may be kept was meant for this person."""
+    """ASGI middleware behind the gate: what may be kept was meant for this person."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
