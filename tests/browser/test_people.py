@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
 
 from tests.browser.conftest import PATIENCE_MS, PHONE, App, settled
 
@@ -84,3 +84,20 @@ def test_the_owner_sets_a_password_and_signs_out_everywhere(fresh: App, visit: V
     page.get_by_label("New password").fill(PASSWORD)
     page.get_by_role("button", name="Save password").click()
     expect(page.get_by_text("Saved.")).to_be_visible()
+
+
+def test_the_page_waits_when_it_was_too_much(fresh: App, visit: Visit) -> None:
+    page = visit(fresh, tab="library", refused=True)
+    refusals: list[str] = []
+
+    def refuse_twice(route: Route) -> None:
+        if len(refusals) < 2:
+            refusals.append(route.request.url)
+            route.fulfill(status=429, headers={"retry-after": "1"}, json={"message": "too much"})
+        else:
+            route.continue_()
+
+    page.route("**/gradio_api/run/**", refuse_twice)
+    page.get_by_role("link", name="Settings").click()
+    expect(page.get_by_role("heading", name="Invite somebody")).to_be_visible()
+    assert len(refusals) == 2
