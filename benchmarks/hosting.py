@@ -1,4 +1,4 @@
-"""What hosting promises, tried hard: saves that survive, and a machine that is lost.
+"""What hosting promises, tried hard: saves that survive, a machine that is lost, the door.
 
 Every trial is also a test, where it runs a few times. Here it runs as often as the promise
 is stated with.
@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.door import door
 from benchmarks.harness import Bars, Figures, bar, say
+from benchmarks.hosting_page import page_load
 from tests import vault_trials
 from tests.tiny_flux import tiny_folder
 from tests.tiny_training import Job, train_params
@@ -30,7 +32,7 @@ SAME_LOSS = 1e-6
 def measure() -> tuple[Figures, Bars]:
     """Every figure of docs/reliability.md, and which have a goal."""
     figures, bars = durability()
-    for part in (machine_loss(), killed_trainings()):
+    for part in (machine_loss(), killed_trainings(), page_load(), door()):
         figures.update(part[0])
         bars.update(part[1])
     return figures, bars
