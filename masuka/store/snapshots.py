@@ -32,6 +32,10 @@ NEWEST_CHECKPOINT = (
     "SELECT COALESCE(MAX(id), ?) FROM job_events WHERE id > ? AND type = 'artefact' "
     "AND json_extract(data, '$.kind') IN ('checkpoint', 'adapter')"
 )
+CHECKPOINTS = (
+    "SELECT json_extract(data, '$.path') FROM job_events WHERE id <= ? AND type = 'artefact' "
+    "AND json_extract(data, '$.kind') = 'checkpoint'"
+)
 UNFINISHED = "SELECT params FROM jobs WHERE state IN ('queued', 'running', 'paused', 'interrupted', 'uncertain')"
 REFERRED = "SELECT file FROM pictures UNION SELECT file FROM items UNION SELECT file FROM samples"
 
@@ -46,6 +50,8 @@ class Snapshot:
 
     mark: str
     schema: tuple[str, ...]
+    event: int = 0
+    """The number of the newest event in it that kept weights."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,8 @@ def write_snapshot(path: Path, to: Path) -> Snapshot:
             found = str(copy.execute("PRAGMA integrity_check").fetchone()[0])
             if found != "ok":
                 raise Damaged(f"The copy did not come out whole: {found}.", "Run 'python -m masuka db check'.")
-            return Snapshot(_mark(copy), tuple(m.name for m in as_set(MIGRATIONS).applied(copy)))
+            event = int(copy.execute(NEWEST_CHECKPOINT, [0, 0]).fetchone()[0])
+            return Snapshot(_mark(copy), tuple(m.name for m in as_set(MIGRATIONS).applied(copy)), event)
     except sqlite3.Error as error:
         told = in_words(error, path)
         if told is None:
@@ -120,6 +127,12 @@ def newest_checkpoint(db: Store, *, after_id: int) -> int:
     """The number of the newest event that kept weights, `after_id` without any since."""
     with db.read() as conn:
         return int(conn.execute(NEWEST_CHECKPOINT, [after_id, after_id]).fetchone()[0])
+
+
+def checkpoints_until(db: Store, event_id: int) -> set[str]:
+    """The folders of checkpoints, as stored, that events up to that number told of."""
+    with db.read() as conn:
+        return {str(row[0]) for row in conn.execute(CHECKPOINTS, [event_id]).fetchall()}
 
 
 def unfinished_params(db: Store) -> list[Any]:

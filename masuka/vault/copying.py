@@ -17,7 +17,7 @@ from masuka.store.connect import Store
 from masuka.store.rows import now_at
 from masuka.vault.index import Kept
 from masuka.vault.mirror import Mirror
-from masuka.vault.places import Places, Uses
+from masuka.vault.places import Found, Places, Uses
 from masuka.vault.restoring import told
 from masuka.vault.saving import Saver
 
@@ -25,6 +25,8 @@ EVERY_S = 30.0
 FETCH_TIMEOUT_S = 20.0
 INLINE_DELAY_S = 3.0
 """A command that is over by then does not read the vault's lists first."""
+OLD_CHECKPOINT_S = 300.0
+"""By then a save has been made, or the event about the checkpoint was deleted."""
 LEAST_FREE_BYTES = 5 * 1024**3
 """With less free disk, files are brought back only when they are asked for."""
 
@@ -163,7 +165,7 @@ class Copying:
         if not self._may_copy():
             return False
         looked_s = time.monotonic()
-        waiting = self._mirror.waiting()
+        waiting = self._mirror.waiting(self._saved_already())
         self._count(waiting_files=len(waiting), waiting_bytes=sum(f.bytes for f in waiting))
         if waiting and self._mirror.copy(waiting, going=self._going):
             return True
@@ -173,6 +175,21 @@ class Copying:
             return True
         self._tidy()
         return False
+
+    def _saved_already(self) -> Callable[[Found], bool]:
+        """Whether the newest save knows of a checkpoint, and so of every step before it.
+
+        A checkpoint that is newer than the save would leave a gap in a training's figures.
+        """
+        told = snapshots.checkpoints_until(self._store, self._saver.local.event)
+        known = {path for text in told if (path := self._places.stored(text))}
+        now_s = time.time()
+
+        def may_go(found: Found) -> bool:
+            old = now_s - found.changed_s > OLD_CHECKPOINT_S
+            return found.checkpoint is None or old or found.path.rpartition("/")[0] in known
+
+        return may_go
 
     def _fill(self) -> bool:
         """Whether a file was brought back, of those that a restored workspace lacks."""

@@ -33,6 +33,7 @@ class Local:
     was made, `written_at` the newest of all; `chosen` is a save to open at the next start.
     `leavings` are keys of saves whose files are still to be deleted. What to delete is known
     from here alone: a Drive may hide a file for a while that is there.
+    `event` is the newest event about weights that the newest save holds.
     `filling`: files of a restored workspace are still being brought back.
     """
 
@@ -50,6 +51,7 @@ class Local:
     written_at: str = ""
     confirmed_at: str = ""
     chosen: str = ""
+    event: int = 0
     segments: int = 0
     leavings: list[str] = field(default_factory=list)
     filling: bool = False

@@ -54,14 +54,14 @@ class Mirror:
         with self._lock:
             return dict(self._paths)
 
-    def waiting(self) -> list[Found]:
-        """The local files that the vault lacks, in the order in which they should go."""
+    def waiting(self, may_go: Callable[[Found], bool] = lambda found: True) -> list[Found]:
+        """The local files that the vault lacks and that may go, in their order."""
         with self._lock:
             paths = dict(self._paths)
         lacking = [f for f in self._places.scan() if not self._has(f, paths.get(f.path))]
         # A log that grows is kept when its job has ended; nobody waits for it.
         self.unsettled = sum(not f.settled and not f.path.startswith("jobs/") for f in lacking)
-        return sorted((f for f in lacking if f.settled), key=lambda f: f.order)
+        return sorted((f for f in lacking if f.settled and may_go(f)), key=lambda f: f.order)
 
     def absent(self) -> list[Kept]:
         """Kept files that a restored workspace still lacks, small ones first.

@@ -66,6 +66,7 @@ class Saver:
             self.local.intended, self.local.intended_sha256 = head.key, head.sha256
             self.local.save(self._workspace)
             self.generations.publish(copy, head)
+            self.local.event = snapshot.event
             with copy.open("rb") as file:
                 database_md5 = checksum(iter(lambda: file.read(1 << 20), b""))
         finally:

@@ -90,7 +90,7 @@ def drill(root: Path, vault: Path, params: dict[str, Any], *, checkpoints: int =
     first.kill()
     shutil.rmtree(root)
     began_s = time.monotonic()
-    second = Serving(root, vault)
+    second = Serving(root, vault, page=True)
     back_s = time.monotonic() - began_s
     with Store(root / "masuka.db") as store:
         saved = [c for c in characters.list_characters(store, actor=OWNER) if c.name.startswith("before")]
@@ -102,23 +102,45 @@ def drill(root: Path, vault: Path, params: dict[str, Any], *, checkpoints: int =
         job = jobs.get_job(store, actor=OWNER, id=job_id)
         assert job.state == "done", job.error
         metrics = runs.list_metrics(store, actor=OWNER, run_id=params["run_id"], max_points=100_000)
-    second.kill()
+    second.end()
+    _check_last_save(vault, root.parent / "third", job_id)
     assert job.result is not None
     losses = {m.step: m.loss for m in metrics if m.loss is not None}
     return Loss(lost_at - newest_s, back_s, working_s, job.result["steps_now"], params, losses)
 
 
-class Serving:
-    """A process that serves the workspace; whatever it started ends with it."""
+def _check_last_save(vault: Path, root: Path, job_id: int) -> None:
+    """An app that was asked to end has saved what it knew last."""
+    with Studio.open(settings_of(root, vault)) as studio:
+        assert studio.jobs.get(job_id).state == "done"
+        assert len(studio.vault.branches()) == 1
 
-    def __init__(self, root: Path, vault: Path) -> None:
+
+class Serving:
+    """A process that serves the workspace, the app itself or a studio that adds characters."""
+
+    def __init__(self, root: Path, vault: Path, *, page: bool = False) -> None:
+        own = ["-m", "tests.worker.vault_drill", str(root), str(vault)]
+        chosen = {
+            "MASUKA_HOME": str(root), "MASUKA_VAULT": str(vault), "MASUKA_PORT": "0", "MASUKA_DEVICE": "cpu",
+            "MASUKA_SHARE": "off", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.worker.vault_drill", str(root), str(vault)],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE, text=True,
+            [sys.executable, *([str(ROOT / "app.py")] if page else own)],
+            cwd=ROOT, env={**os.environ, **chosen}, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
+        line = self._process.stdout.readline()
+        assert line.startswith("masuka is open" if page else "ready"), line
+
+    def end(self) -> None:
+        """SIGTERM, as a host sends it; what the app started leaves with it."""
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.terminate()
+        self._process.communicate(timeout=PATIENCE_S)
+        assert self._process.returncode == 0
+        for child in psutil.wait_procs(children, timeout=10)[1]:
+            child.kill()
 
     def until(self, true: Any) -> None:
         """Returns once that is so."""
