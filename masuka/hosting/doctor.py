@@ -54,7 +54,7 @@ def examine(settings: Settings) -> list[Finding]:
     here = machine(settings.workspace.root, device=settings.device)
     return [
         _python(),
-        _host(),
+        _host(settings),
         *_packages(),
         _torch(here),
         _gpu(here),
@@ -89,13 +89,20 @@ def _python() -> Finding:
     return Finding("python", "bad", text, "Use Python 3.11, 3.12 or 3.13.")
 
 
-def _host() -> Finding:
+def _host(settings: Settings) -> Finding:
     host = detect()
+    if host.zero_gpu:
+        return Finding(
+            "host", "note", "Runs on ZeroGPU, which lends its GPU for minutes to single requests",
+            "The built-in model works on the CPU. For the large ones, and to train them, give the Space its own GPU.",
+        )  # fmt: skip
     if host.keeps_files:
         return Finding("host", "good", f"Runs on {host.title}")
+    if settings.vault is not None:
+        return Finding("host", "good", f"Runs on {host.title}, and is kept in {settings.vault}")
     return Finding(
         "host", "note", f"Runs on {host.title}, which may forget its files",
-        "Set MASUKA_HOME to a folder that is kept, and download what you want to keep.",
+        "Set MASUKA_VAULT to a folder that is kept, and download what you want to keep.",
     )  # fmt: skip
 
 

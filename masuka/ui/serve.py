@@ -25,6 +25,7 @@ from masuka.access.sessions import Sessions
 from masuka.config import Settings, apply_quiet_environment
 from masuka.errors import Conflict
 from masuka.hosting.runtime import detect
+from masuka.hosting.space import local_address
 from masuka.hosting.tunnels.budget import Budget, Meter
 from masuka.requests import Actor
 
@@ -86,11 +87,13 @@ def serve(settings: Settings) -> Served:
     except BaseException:
         studio.close()
         raise
-    link = one_time_link(door.sessions, address)
+    address, host = local_address(address), detect()
+    shown = host.public_address or address
+    link = one_time_link(door.sessions, shown)
     shared = sharing.start(
-        settings, studio.store, detect(), address=address, owner_link=link, budget=budget, door=door
+        settings, studio.store, host, address=address, owner_link=link, budget=budget, door=door
     )
-    return Served(studio, page, app, door, address, link, shared)
+    return Served(studio, page, app, door, shown, link, shared)
 
 
 def one_time_link(sessions: Sessions, address: str, user_id: int = OWNER_ID) -> str:
@@ -183,8 +186,24 @@ def _launch(
         raise Conflict(
             f"Port {settings.port} is taken.", "Choose another one in MASUKA_PORT, or 0 for a free one."
         ) from error
+    _no_other_site(app)
     door.starting = False
     return app, address
+
+
+def _no_other_site(app: FastAPI) -> None:
+    """Takes out what lets pages of other sites read our answers.
+
+    Gradio (6.31) puts its own CORS layer outside of every middleware that it is given, so
+    before the gate; on a public host name that one allows any origin, with cookies.
+    """
+    from gradio.route_utils import CustomCORSMiddleware
+
+    kept = [layer for layer in app.user_middleware if layer.cls is not CustomCORSMiddleware]
+    if len(kept) == len(app.user_middleware):
+        raise Conflict("This Gradio is put together in another way.", "Install the one that requirements.txt names.")
+    app.user_middleware = kept
+    app.middleware_stack = app.build_middleware_stack()
 
 
 def _free_port(host: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from masuka import __version__
 from masuka.pocket import WORDS
 from masuka.studio import Studio
-from masuka.ui import keys, links, people, storage
+from masuka.ui import health, keys, links, people, storage
 from masuka.ui.kit import Region, Tab
 from masuka.ui.markup import card, download, esc, facts
 from masuka.ui.view import View
@@ -36,6 +36,7 @@ TAB = Tab(
     columns=(
         (
             *storage.REGIONS,
+            *health.REGIONS,
             *keys.REGIONS,
             Region("pocket", draw_pocket, live=False),
         ),
