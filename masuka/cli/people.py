@@ -112,7 +112,8 @@ def make(
 ) -> Answer:
     """Makes an invite and prints its link, once."""
     made = studio.people.invite(**values)
-    link = made.link(address or f"http://{studio.settings.host}:{studio.settings.port}")
+    here = f"http://{studio.settings.host}:{studio.settings.port}"
+    link = made.link(address or studio.links.public_base() or here)
     return Answer({**_shown(made.invite), "link": link}, f"{link}\nIt works once, until {made.invite.expires_at[:16]} UTC.")
 
 

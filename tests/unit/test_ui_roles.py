@@ -11,6 +11,8 @@ import pytest
 
 from masuka.config import Settings
 from masuka.errors import NotAllowed
+from masuka.hosting import addresses
+from masuka.hosting.addresses import Addresses
 from masuka.requests import Actor
 from masuka.store import users
 from masuka.studio import Studio
@@ -106,6 +108,9 @@ def test_an_invite_is_shown_once_and_its_form_understood(studio: Studio) -> None
     assert told.show["link"].startswith("invite?token=") and "Kim" in told.show["text"]
     assert studio.people.invites()[0].shares == [{"kind": "character", "object_id": 1}]
     token = told.show["link"].partition("=")[2]
+    addresses.write(studio.workspace, Addresses(address="http://127.0.0.1:1/", public_url="https://x.example", state="open"))
+    away = people.on_invite(studio, {"values": {}}, View()).show["link"]
+    assert away.startswith("https://x.example/invite?token=")
     assert token not in pages(studio, studio.actor)
 
 

@@ -151,7 +151,10 @@
     } });
     const close = make("button", { type: "button", className: "button", textContent: "Close", onclick: () => box.close() });
     box.setAttribute("aria-labelledby", "told-title"); box.onclose = () => box.remove();
-    box.append(head, make("p", { textContent: told.text }), make("div", { className: "field" }, shown), make("div", { className: "actions" }, copy, close));
+    /* A whole address is a public one; ours may be known on this machine only. */
+    const near = told.link && !/^https?:/.test(told.link) && ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+    const text = near ? `${told.text} This address is this machine's own: for somebody elsewhere, open a link for collaborators first.` : told.text;
+    box.append(head, make("p", { textContent: text }), make("div", { className: "field" }, shown), make("div", { className: "actions" }, copy, close));
     document.body.append(box); box.showModal(); copy.focus();
   };
   const banner = (text) => {
