@@ -9,6 +9,7 @@ from html import escape
 from typing import Any, Literal
 from urllib.parse import urlencode
 
+VERSION_DIGITS = 16
 THIS_RUN = secrets.token_hex(4)
 """Tells one run of the app from the next."""
 Look = Literal["primary", "primary wide", "plain", "quiet", "danger"]
@@ -94,13 +95,15 @@ def picture(src: str, alt: str, *, classes: str = "") -> str:
     return f"<img{attributes(given)}>"
 
 
-def media(kind: str, media_id: int, *, thumbnail: bool = False) -> str:
+def media(kind: str, media_id: int, *, thumbnail: bool = False, sha256: str = "") -> str:
     """The address of a picture, item, sample or preview.
 
-    A finished item never changes while the app runs, so its thumbnail may be kept; after
-    a restore the same number may be another picture's, hence the app's own mark.
+    A thumbnail may be kept where its address changes with it: a picture's by its
+    `sha256`, a finished item's by the app's own mark, for an item never changes while
+    the app runs, but after a restore the same number may be another one's.
     """
-    kept = f"&v={THIS_RUN}" if kind == "item" else ""
+    version = THIS_RUN if kind == "item" else sha256[:VERSION_DIGITS]
+    kept = f"&v={version}" if version else ""
     return f"media/{kind}/{media_id}" + (f"?thumb=1{kept}" if thumbnail else "")
 
 

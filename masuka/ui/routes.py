@@ -27,7 +27,7 @@ from masuka.ui import uploads
 from masuka.ui.datasets import more_pictures, side_of_picture
 from masuka.ui.images import more_items, side_of_item
 from masuka.ui.kit import note
-from masuka.ui.markup import THIS_RUN, address
+from masuka.ui.markup import THIS_RUN, VERSION_DIGITS, address
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -66,7 +66,7 @@ async def media(studio: Studio, request: Request) -> Response:
     kind = request.path_params["kind"]
     small = request.query_params.get("thumb") == "1"
     file = await run_in_threadpool(studio.media, kind, request.path_params["id"], thumbnail=small)
-    keeps = small and kind == "item" and request.query_params.get("v") == THIS_RUN
+    keeps = small and await run_in_threadpool(_is_version, studio, request)
     return _file(request, file, _A_DAY if keeps else _ASK_FIRST)
 
 
@@ -214,6 +214,14 @@ def _file(request: Request, file: Path, cache: str) -> Response:
     if kind is None:
         raise NotFound("This kind of file is not shown.", "Download it instead.")
     return FileResponse(file, media_type=kind, headers=headers, stat_result=stat)
+
+
+def _is_version(studio: Studio, request: Request) -> bool:
+    """Whether the address names what is there now, and another address what comes later."""
+    kind, version = request.path_params["kind"], request.query_params.get("v", "")
+    if kind == "picture" and len(version) == VERSION_DIGITS:
+        return studio.datasets.picture(request.path_params["id"]).sha256.startswith(version)
+    return bool(kind == "item" and version == THIS_RUN)
 
 
 def _passing_file(studio: Studio, suffix: str) -> Path:

@@ -155,6 +155,7 @@ def test_the_page_is_small_at_first_and_smaller_after(outside: Outside) -> None:
     assert first < MOST_REQUESTS
     assert second < first / 2
     assert second_bytes < first_bytes / 4
+    assert not any("/media/" in line for line in outside.proxy.passed[first:]), "thumbnails were kept"
 
 
 def test_a_page_that_nobody_sees_asks_for_nothing_through_a_metered_link(outside: Outside) -> None:

@@ -54,8 +54,17 @@ def test_a_thumbnail_is_kept_for_this_run_of_the_app_only(served: Served, inside
     for other in (stale, address.partition("&")[0], media("item", item.id)):
         answer = inside.get("/" + other)
         assert answer.status_code == 200 and answer.headers["cache-control"] == "private, no-cache"
-    assert "&" not in media("picture", 1, thumbnail=True)
-
     # Nothing compresses a picture on its way, so a part of it is a part of the file.
     part = inside.get(f"/media/item/{item.id}", headers={"range": "bytes=0-9"})
     assert (part.status_code, part.content) == (206, file.read_bytes()[:10])
+
+
+def test_a_thumbnail_of_a_data_set_is_kept_for_what_is_in_it(served: Served, inside: httpx.Client) -> None:
+    studio = served.studio
+    data = studio.datasets.create(name="Kept", trigger_word="kept01", class_word="robot")
+    studio.jobs.wait(studio.datasets.add_samples(data.id, seed=1, count=1), timeout_s=60)
+    shown = studio.datasets.pictures(data.id)[0]
+    address = media("picture", shown.id, thumbnail=True, sha256=shown.sha256)
+    assert inside.get("/" + address).headers["cache-control"] == "private, max-age=86400, immutable"
+    for other in (media("picture", shown.id, thumbnail=True), address[:-1], address[:-16] + "0" * 16):
+        assert inside.get("/" + other).headers["cache-control"] == "private, no-cache", other
