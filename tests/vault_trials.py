@@ -272,7 +272,7 @@ def _kill_loops(folder: Path, loops: int, seed: int) -> Tried:
         child = os.fork()
         if child == 0:
             _save_until_killed(root, vault, acks, start)
-        time.sleep(0.15 + chance.random() * 0.3)
+        time.sleep(0.05 + chance.random() * 0.3)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         told = [int(line) for line in acks.read_text().splitlines()]
