@@ -99,7 +99,7 @@ class Workspace:
 
     @property
     def address(self) -> Path:
-        """What the running app says about its addresses; it holds a link, so it is secret."""
+        """What the running app says about its addresses."""
         return self.secrets / "address.json"
 
     @property

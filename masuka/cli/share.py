@@ -54,6 +54,6 @@ def stop(studio: Studio) -> Answer:
 
 
 def _shown(told: Addresses) -> dict[str, Any]:
-    """What is printed: without the way in that is the owner's alone, and inner marks."""
-    hidden = ("owner_link", "pid", "pid_started", "answered")
+    """What is printed: all but the marks by which the programs know one another."""
+    hidden = ("pid", "pid_started", "answered")
     return {name: value for name, value in asdict(told).items() if name not in hidden}

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -32,13 +32,12 @@ _LOOK_EVERY_S = 0.2
 class Addresses:
     """Where the running app is reached; `address` is '' while none runs.
 
-    `owner_link` lets the owner in once. `message` and `hint` say why a link is not open.
+    `message` and `hint` say why a link is not open.
     `answered` is the id of the last wish that was carried out.
     """
 
     state: State = "closed"
     address: str = ""
-    owner_link: str = field(default="", repr=False)
     public_url: str = ""
     provider: str = ""
     message: str = ""

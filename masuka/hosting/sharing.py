@@ -106,7 +106,6 @@ class Sharing:
         address: str,
         rules: Rules,
         *,
-        owner_link: str = "",
         watch_every_s: float = WATCH_EVERY_S,
         reopen_waits_s: Sequence[float] = REOPEN_WAITS_S,
     ) -> None:
@@ -116,7 +115,7 @@ class Sharing:
         self._reopen_waits_s = list(reopen_waits_s)
         self._waits_s = list(reopen_waits_s)
         self._again: tuple[float, str] | None = None
-        self._told = Addresses(address=address, owner_link=owner_link)
+        self._told = Addresses(address=address)
         self._tunnel: Tunnel | None = None
         self._link: Link | None = None
         self._watched_s = self._opened_s = 0.0

@@ -91,7 +91,7 @@ def serve(settings: Settings) -> Served:
     shown = host.public_address or address
     link = one_time_link(door.sessions, shown)
     shared = sharing.start(
-        settings, studio.store, host, address=address, owner_link=link, budget=budget, door=door
+        settings, studio.store, host, address=address, budget=budget, door=door
     )
     return Served(studio, page, app, door, shown, link, shared)
 

@@ -40,7 +40,6 @@ def start(
     host: Runtime,
     *,
     address: str,
-    owner_link: str,
     budget: Budget,
     door: Door,
 ) -> Sharing:
@@ -63,7 +62,7 @@ def start(
         public_address=host.public_address,
         say=say,
     )
-    sharing = Sharing(settings.workspace, address, rules, owner_link=owner_link)
+    sharing = Sharing(settings.workspace, address, rules)
     sharing.start(open_now=opens_by_itself(settings, secrets(), host))
     return sharing
 

@@ -118,7 +118,7 @@ def test_collaborators_reach_the_studio_by_the_link_and_strangers_do_not(host: H
     usage = usage_of(host, lambda: addresses.read(host.workspace).requests >= 8)
     assert usage.bytes > 10_000
     shown = host.masuka("share", "status")
-    assert shown["public_url"] == url and "owner_link" not in shown
+    assert shown["public_url"] == url and "pid" not in shown
     closed = host.masuka("share", "stop")
     assert closed["state"] == "closed" and agents.find(host.marks) == []
     opened = host.masuka("share", "open", "--by", "ngrok")
