@@ -32,8 +32,9 @@ class Throttle:
             recent = self._recent(key)
             if len(recent) >= self.attempts:
                 return max(0.001, recent[-self.attempts] + self.window_s - self._clock())
-            if len(self._begun) >= MOST_KEYS and key not in self._begun:
-                self._forget_old()
+            self._begun.pop(key, None)
+            if len(self._begun) >= MOST_KEYS:
+                self._begun.pop(next(iter(self._begun)))  # the key that was quiet for longest
             self._begun[key] = [*recent, self._clock()]
             return 0.0
 
@@ -50,12 +51,6 @@ class Throttle:
     def _recent(self, key: str) -> list[float]:
         since = self._clock() - self.window_s
         return [at for at in self._begun.get(key, []) if at > since]
-
-    def _forget_old(self) -> None:
-        kept = {key: self._recent(key) for key in self._begun}
-        self._begun = {key: times for key, times in kept.items() if times}
-        while len(self._begun) >= MOST_KEYS:
-            self._begun.pop(next(iter(self._begun)))
 
 
 class Rate:

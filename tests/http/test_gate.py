@@ -123,6 +123,19 @@ def test_a_request_from_another_site_is_refused(inside: httpx.Client, headers: d
     )
 
 
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:3000"])
+def test_no_other_site_may_read_an_answer(inside: httpx.Client, origin: str) -> None:
+    asked = {"host": "studio.example", "origin": origin}
+    preflight = {**asked, "access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    for answer in (
+        inside.get("/config", headers=asked),
+        inside.get("/fragment/items", headers=asked),
+        inside.options("/gradio_api/queue/join", headers=preflight),
+        inside.options("/", headers=preflight),
+    ):
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
 def test_a_request_from_the_page_itself_passes(served: Served, inside: httpx.Client) -> None:
     origin = "http://" + urlsplit(served.address).netloc
     answer = inside.post("/gradio_api/run/no_such", json={"data": []}, headers={"origin": origin})
