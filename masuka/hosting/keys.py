@@ -108,6 +108,10 @@ SERVICES: dict[str, Service] = {
 """By the name of the environment variable. Read in each service's own documents, October 2026."""
 
 
+BY_PROGRAM = frozenset({"NGROK_AUTHTOKEN"})
+"""Keys that only the service's own program can prove; see `hosting.sharing`."""
+
+
 def must_look_right(name: str, value: str, *, base_url: str = "") -> None:
     """Raises InvalidInput, with what is wrong about its form, for what is no such key.
 
@@ -140,7 +144,7 @@ def ending(value: str) -> str:
 
 def can_be_tested(name: str) -> bool:
     """Whether the service can be asked without opening or paying anything."""
-    return bool(SERVICES[name].path) if name in SERVICES else False
+    return name in SERVICES and (bool(SERVICES[name].path) or name in BY_PROGRAM)
 
 
 def clean_base_url(text: str) -> str:
@@ -173,7 +177,7 @@ def must_be_accepted(
     must_look_right(name, value, base_url=base_url)
     service = SERVICES[name]
     if not service.path:
-        raise RemoteUnavailable(f"{service.title} can only be tested by using it.", "Open a link in Settings → Link.")
+        raise RemoteUnavailable(f"A key of {service.title} is tested by using it.", "Open a link in Settings → Link.")
     logs.redact.learn([value])
     base = (base_url if _is_elsewhere(service, base_url) else "") or (bases or {}).get(name) or service.base_url
     headers = {service.header: f"{service.scheme}{value}", "user-agent": "masuka", **service.also}

@@ -36,6 +36,7 @@ REOPEN_WAITS_S = (5.0, 30.0, 120.0)
 STEADY_S = 600.0
 """A link that held this long may be lost as often again."""
 LOOK_EVERY_S = 0.5
+PROVE_S = 20.0
 STOP_S = 20.0
 """A download of an agent is not waited for longer; the thread ends with the app."""
 LOCK_NAME = "tunnel.lock"
@@ -74,6 +75,27 @@ def opens_by_itself(settings: Settings, secrets: Mapping[str, str], host: Runtim
         return True
     named = bool(secrets.get("CLOUDFLARED_TOKEN") and settings.cloudflared_host)
     return host.name != "kaggle" and (named or bool(secrets.get("NGROK_AUTHTOKEN")))
+
+
+def prove_ngrok(settings: Settings, token: str, *, deadline_s: float = PROVE_S) -> None:
+    """Returns when ngrok accepts the authtoken; raises AccessDenied or RemoteUnavailable.
+
+    An agent signs in and opens nothing. Raises Conflict while a link is open: one program
+    of this workspace at a time.
+    """
+    folder = settings.workspace.secrets
+    lock = FileLock(folder / LOCK_NAME, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise Conflict("A link is open.", "Close it first, then test the key.") from error
+    try:
+        Ngrok(
+            token=token, folder=folder, program=settings.ngrok_program, deadline_s=deadline_s,
+            config_name="ngrok-test.yml",
+        ).prove()  # fmt: skip
+    finally:
+        lock.release()
 
 
 @dataclass

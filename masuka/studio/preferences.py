@@ -95,7 +95,14 @@ class Preferences:
         if not services.can_be_tested(name):
             raise InvalidInput(f"{name} cannot be tested by a request.", "It is tested when it is used.", field="name")
         value = self._context.settings.secrets.get(name) or self._stored(name)
-        services.must_be_accepted(name, value, base_url=self.base_url(), bases=bases)
+        if name in services.BY_PROGRAM:
+            # Loads the tunnels' libraries, which nothing else here needs.
+            from masuka.hosting.sharing import prove_ngrok
+
+            services.must_look_right(name, value)
+            prove_ngrok(self._context.settings, value)
+        else:
+            services.must_be_accepted(name, value, base_url=self.base_url(), bases=bases)
         return f"{services.SERVICES[name].title} accepts the key."
 
     def _stored(self, name: str) -> str:

@@ -100,7 +100,8 @@ def test_keys_show_their_end_and_a_test_where_one_is_possible(studio: Studio) ->
     shown = keys.draw_keys(studio, VIEW)
     assert GOOD["HF_TOKEN"] not in shown and f"…{GOOD['HF_TOKEN'][-4:]}" in shown
     assert 'id="test-hf_token"' in shown
-    assert 'id="test-ngrok_authtoken"' not in shown and 'id="test-fal_key"' not in shown
+    assert 'id="test-ngrok_authtoken"' in shown
+    assert 'id="test-cloudflared_token"' not in shown and 'id="test-fal_key"' not in shown
 
 
 def test_a_page_asks_less_through_a_metered_link(studio: Studio) -> None:

@@ -9,16 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from masuka import logs
-from masuka.config import Workspace
-from masuka.errors import AccessDenied, ExternalError, RemoteUnavailable
+from masuka.config import Settings, Workspace
+from masuka.errors import AccessDenied, Conflict, ExternalError, RemoteUnavailable
+from masuka.hosting.sharing import LOCK_NAME
 from masuka.hosting.tunnels import agents, ngrok_program
 from masuka.hosting.tunnels.ngrok import WORDS, Ngrok
+from masuka.studio import Studio
 from tests.tunnel_stand_in import Program
 
 TOKEN = "2canary7tokenForNgrokAgents_4Qx9LmN2pRs5TuVwXyZ1"
@@ -165,6 +169,22 @@ def test_a_program_that_is_of_no_use_is_never_started(mode: str, says: str, make
 def test_a_program_that_is_not_there_is_said(make: Make, tmp_path: Path) -> None:
     with pytest.raises(RemoteUnavailable, match="no ngrok program at"):
         make(program=tmp_path / "nowhere" / "ngrok").open("127.0.0.1", 7861)
+
+
+def test_an_authtoken_is_proved_without_opening_anything(
+    settings: Settings, program: Program, workspace: Workspace
+) -> None:
+    with Studio.open(replace(settings, ngrok_program=program.path)) as studio:
+        studio.preferences.set_key("NGROK_AUTHTOKEN", TOKEN)
+        assert studio.preferences.test_key("NGROK_AUTHTOKEN") == "ngrok accepts the key."
+        program.mode = "107"
+        with pytest.raises(AccessDenied, match="accepts this authtoken no longer"):
+            studio.preferences.test_key("NGROK_AUTHTOKEN")
+        assert len(program.starts) == 2 and program.posted == []
+        with FileLock(workspace.secrets / LOCK_NAME), pytest.raises(Conflict, match="A link is open"):
+            studio.preferences.test_key("NGROK_AUTHTOKEN")
+    assert agents.find(("start", "--none", "--config", str(workspace.secrets / "ngrok-test.yml"))) == []
+    assert not (workspace.secrets / "ngrok-test.yml").exists()
 
 
 def test_opening_again_leaves_exactly_one_agent(make: Make, program: Program, workspace: Workspace) -> None:

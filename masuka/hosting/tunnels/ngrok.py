@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,9 +69,10 @@ class Ngrok:
         domain: str = "",
         program: Path | None = None,
         deadline_s: float = DEADLINE_S,
+        config_name: str = CONFIG_NAME,
     ) -> None:
         self._token = token
-        self._config_file = folder / CONFIG_NAME
+        self._config_file = folder / config_name
         self._domain = domain
         self._program = program
         self._deadline_s = deadline_s
@@ -80,39 +82,22 @@ class Ngrok:
 
     def open(self, host: str, port: int) -> Link:
         """The link; raises AccessDenied or RemoteUnavailable with what ngrok meant."""
-        self.close()
-        agents.end(self._marks)
-        program = program_at(self._program)
-        must_be_usable(program)
-        self._write_config()
-        self._config = config = conf.PyngrokConfig(
-            ngrok_path=str(program), config_path=str(self._config_file), config_version="3",
-            start_new_session=True, startup_timeout=int(self._deadline_s), request_timeout=self._deadline_s,
-        )  # fmt: skip
-        # From the environment pyngrok would take it into the agent's command line.
-        config.auth_token = config.api_key = None
+        config = self._prepared()
         options: dict[str, Any] = {"upstream": {"url": f"http://{host}:{port}"}}
         if self._domain:
             options["url"] = f"https://{self._domain}"
-        try:
-            tunnel = agents.within(
-                self._deadline_s,
-                lambda: ngrok.connect(name="masuka", pyngrok_config=config, **options),
-                lambda: agents.end(self._marks),
-                title="ngrok",
-            )
-        except (PyngrokError, OSError, ValueError, AttributeError, TypeError) as error:
-            # pyngrok passes on whatever it could not read of an agent's answer.
-            self.close()
-            raise in_words(error) from error
-        except ExternalError:
-            self.close()
-            raise
+        tunnel = self._answer(lambda: ngrok.connect(name="masuka", pyngrok_config=config, **options))
         url = str(tunnel.public_url)
         if not url.startswith("https://"):
             self.close()
             raise RemoteUnavailable("ngrok gave an address without encryption.", "Try again, or another way.")
         return Link(url.rstrip("/"), self.provider)
+
+    def prove(self) -> None:
+        """Returns when ngrok accepts the authtoken; raises as `open` does. Opens nothing."""
+        config = self._prepared()
+        self._answer(lambda: ngrok.get_ngrok_process(config))
+        self.close()
 
     def close(self) -> None:
         """Ends the agent and forgets the file with the authtoken."""
@@ -125,6 +110,33 @@ class Ngrok:
     def alive(self) -> bool:
         """Whether the agent runs; it reconnects by itself after a lost network."""
         return self._config is not None and bool(agents.find(self._marks))
+
+    def _prepared(self) -> PyngrokConfig:
+        """What pyngrok starts the agent by; an earlier agent of this workspace is ended."""
+        self.close()
+        agents.end(self._marks)
+        program = program_at(self._program)
+        must_be_usable(program)
+        self._write_config()
+        self._config = config = conf.PyngrokConfig(
+            ngrok_path=str(program), config_path=str(self._config_file), config_version="3",
+            start_new_session=True, startup_timeout=int(self._deadline_s), request_timeout=self._deadline_s,
+        )  # fmt: skip
+        # From the environment pyngrok would take it into the agent's command line.
+        config.auth_token = config.api_key = None
+        return config
+
+    def _answer(self, ask: Callable[[], Any]) -> Any:
+        """What pyngrok answers within the deadline; closes and raises in words otherwise."""
+        try:
+            return agents.within(self._deadline_s, ask, lambda: agents.end(self._marks), title="ngrok")
+        except (PyngrokError, OSError, ValueError, AttributeError, TypeError) as error:
+            # pyngrok passes on whatever it could not read of an agent's answer.
+            self.close()
+            raise in_words(error) from error
+        except ExternalError:
+            self.close()
+            raise
 
     def _write_config(self) -> None:
         """The agent's settings (version 3); JSON is YAML too.
