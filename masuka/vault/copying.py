@@ -68,6 +68,11 @@ class Copying:
         """Looks for new files now."""
         self._wake.set()
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not been told to leave."""
+        return not self._stopping.is_set()
+
     def stop(self, timeout_s: float) -> None:
         """Leaves after the piece that is being copied."""
         self._stopping.set()
@@ -138,7 +143,7 @@ class Copying:
             self.why = told(error)
 
     def _run(self) -> None:
-        self._stopping.wait(self._delay_s)
+        self._wake.wait(self._delay_s)
         while not self._stopping.is_set():
             more = False
             try:

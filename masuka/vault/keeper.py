@@ -87,7 +87,8 @@ class Keeper:
         self._moved_s = self._not_before_s = self._confirm_s = 0.0
         self._dirty_s: float | None = None
         self._busy_s: float | None = None
-        self._failures = 0
+        self._failures = self._saves = 0
+        self._files_s = 0.0
         self._eager = True
         self._unsaved_at = self._why = ""
         self._thread = threading.Thread(target=self._run, name="vault-saves", daemon=True)
@@ -102,12 +103,18 @@ class Keeper:
         self._thread.start()
         self.copying.start(delay_s=0.0 if eager else INLINE_DELAY_S)
 
-    def stop(self, *, timeout_s: float = 30.0) -> bool:
-        """Whether everything that changed is in the vault, after a last try."""
+    def stop(self, *, timeout_s: float = 30.0, files_s: float = 60.0) -> bool:
+        """Whether everything that changed is in the vault, after a last try.
+
+        The database goes first; files that changed with it have `files_s` after that.
+        """
+        self._files_s = files_s
         self._stopping.set()
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
+            if self._busy_s is None:
+                self._thread.join(files_s)
             self.copying.stop(1.0)
         return not self._thread.is_alive() and self.status().state in ("saved", "written")
 
@@ -214,6 +221,8 @@ class Keeper:
             if self._working.is_set():
                 self._not_before_s = 0.0
                 self._guard(lambda: self._look(last=True))
+                if self._saves and not self._why and self.copying.running:
+                    self._guard(lambda: self.copying.flush(timeout_s=self._files_s))
             self._answer(self._take_wishes(), StoreError("MASUKA is closing.", "Start it again."))
         finally:
             lock.release()
@@ -269,6 +278,7 @@ class Keeper:
         try:
             if not self._disk.there():
                 raise StoreError(f"There is no folder {self._disk.root}.", "Mount it, or correct MASUKA_VAULT.")
+            self._saves += 1
             head = self._saver.save(merged=merged, purge=any(wish.purge for wish in wishes))
             if self._pulse is not None and self._pulse.mark == head.mark:
                 self._dirty_s, self._unsaved_at = None, ""

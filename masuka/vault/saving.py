@@ -83,9 +83,7 @@ class Saver:
 
     def look(self) -> None:
         """Reads which branches there are."""
-        heads = self.generations.heads()
-        self._recognise(heads)
-        self.branches = tips(heads)
+        self.branches = tips(self.generations.heads())
 
     def confirm_written(self) -> bool:
         """Whether a save is sure now that was not; a later one vouches for earlier ones.

@@ -78,6 +78,7 @@ def test_a_folder_that_hangs_holds_up_nobody(settings: Settings, tmp_path: Path,
         deadline_s = time.monotonic() + 30
         while keeper.status().state != "saved" and time.monotonic() < deadline_s:
             time.sleep(0.05)
+        assert keeper.status().state == "saved"
         assert keeper.stop()
 
 
@@ -112,3 +113,22 @@ def test_a_new_key_or_person_is_a_change_and_a_session_is_none(settings: Setting
             columns = {row[1]: row[2] for row in conn.execute("PRAGMA table_info(sessions)").fetchall()}
             conn.table("sessions").insert({n: ("x" if t == "TEXT" else 1) for n, t in columns.items()})
         assert pulse(looking, second).mark == second.mark
+
+
+def test_files_that_changed_last_are_sent_before_the_end(settings: Settings, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from masuka.store import items
+
+    kept = replace(settings, vault=tmp_path / "vault")
+    with Store.open(settings.workspace) as store:
+        keeper = Keeper(store, kept)
+        keeper.start()
+        file = settings.workspace.items / "last.png"
+        Image.new("RGB", (8, 8)).save(file)
+        items.add_item(
+            store, actor=OWNER, file=settings.workspace.relative(file), width=8, height=8, prompt="", seed=1, settings={}
+        )
+        assert keeper.stop()
+    assert list((tmp_path / "vault/files/media/items").glob("last~*.png"))
+    assert list((tmp_path / "vault/index").glob("*.json"))
