@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
@@ -63,6 +64,8 @@ class Entrance:
         self._accounts = accounts
         self._tokens = tokens
         self._framed = framed
+        # Whoever waits for a password to be looked at holds no thread that serves the others.
+        self._desk = asyncio.Semaphore(2)
 
     async def answer(self, visit: Visit) -> Response | None:
         """What the door itself says to this request."""
@@ -98,7 +101,8 @@ class Entrance:
         if "username" not in given:
             return await self._by_link(visit, _token_in(given.get("token", "")), "/")
         name, password = given["username"], given.get("password", "")
-        verdict = await run_in_threadpool(self._accounts.sign_in, name, password, address=visit.address)
+        async with self._desk:
+            verdict = await run_in_threadpool(self._accounts.sign_in, name, password, address=visit.address)
         if verdict.wait_s:
             minutes = max(1, round(verdict.wait_s / 60))
             said = f"Too many wrong tries. Wait {minutes} min, or use a link."
@@ -130,9 +134,10 @@ class Entrance:
         given = await wire.form(visit.receive)
         name, password = given.get("username", ""), given.get("password", "")
         try:
-            user_id = await run_in_threadpool(
-                self._accounts.register, name, password, address=visit.address
-            )
+            async with self._desk:
+                user_id = await run_in_threadpool(
+                    self._accounts.register, name, password, address=visit.address
+                )
         except MasukaError as error:
             return wire.html(pages.register_page(str(error), name=name), 400)
         return await self._enter(visit, user_id, "/", AWAY)
@@ -149,9 +154,10 @@ class Entrance:
         if reading:
             return wire.html(pages.invite_page(invite.role, token))
         try:
-            user_id = await run_in_threadpool(
-                self._accounts.accept, token, name, given.get("password", ""), address=visit.address
-            )
+            async with self._desk:
+                user_id = await run_in_threadpool(
+                    self._accounts.accept, token, name, given.get("password", ""), address=visit.address
+                )
         except NotFound:
             return wire.html(pages.closed_page(_NO_INVITE), 404)
         except MasukaError as error:

@@ -165,17 +165,19 @@ class People:
     def set_role(self, user_id: int, role: Role) -> Person:
         """The person in the new role; their sessions end.
 
-        Raises Conflict for the last owner.
+        Raises Conflict for the first owner, who stays one.
         """
         if role not in ("owner", "editor", "viewer"):
             raise InvalidInput(f"There is no role {role!r}.", "Use owner, editor or viewer.", field="role")
+        _not_the_machines(user_id, role == "owner")
         with self._store.write():
             user = users.set_user(self._store, actor=self._actor, id=user_id, role=role)
             self.note("changed a role", f"{user.username} is {role}")
         return _person(user)
 
     def set_active(self, user_id: int, active: bool) -> Person:
-        """The person, locked out or let in again; raises Conflict for the last owner."""
+        """The person, locked out or let in again; raises Conflict for the first owner."""
+        _not_the_machines(user_id, active)
         with self._store.write():
             user = users.set_user(self._store, actor=self._actor, id=user_id, active=active)
             self.note("let somebody in again" if active else "locked somebody out", user.username)
@@ -184,7 +186,7 @@ class People:
     def remove(self, user_id: int) -> None:
         """Removes the person with all that is theirs, files too; what runs is stopped.
 
-        Raises Conflict for the last owner and for the person who asks.
+        Raises Conflict for the first owner and for the person who asks.
         """
         self._actor.must_own()
         if user_id == self._actor.user_id:
@@ -298,6 +300,12 @@ class People:
     def _said(self, user_id: int, kind: ShareKind, object_id: int) -> str:
         what = "everything" if kind == "all" else f"{kind} {object_id}"
         return f"{what} with person {user_id}"
+
+
+def _not_the_machines(user_id: int, harmless: bool) -> None:
+    """The command line and the jobs of this machine act as the first owner."""
+    if user_id == users.OWNER_ID and not harmless:
+        raise Conflict("The first owner is whoever has this machine.", "Change another person.")
 
 
 def _person(user: User) -> Person:

@@ -6,6 +6,7 @@ from masuka.errors import InvalidInput, NotFound
 from masuka.requests.base import params
 from masuka.requests.people import InvitePerson
 from masuka.store.invites import Invite
+from masuka.store.users import OWNER_ID
 from masuka.studio import Studio
 from masuka.studio.people import Person
 from masuka.ui.forms import field
@@ -107,7 +108,7 @@ def draw_history(studio: Studio, view: View) -> str:
         for e in studio.people.audit(limit=ENTRIES_SHOWN)
     )
     body = f'<div class="list bare">{rows}</div>' if rows else '<p class="hint">Nothing yet.</p>'
-    return card(disclosure(f"The last {ENTRIES_SHOWN}", body, name="settings-history"), title="Who did what")
+    return card(disclosure(f"The last {ENTRIES_SHOWN}", body, name="settings-history-lines"), title="Who did what")
 
 
 def on_invite(studio: Studio, payload: Payload, view: View) -> Outcome:
@@ -216,7 +217,8 @@ def _person(studio: Studio, person: Person) -> str:
 
 def _for_others(studio: Studio, person: Person) -> list[str]:
     name = person.username
-    roles = [
+    first = person.id == OWNER_ID
+    roles = [] if first else [
         button(f"Make {word.lower()}", "settings-role", id=person.id, role=role,
                confirm=f"Make {name} {word.lower()}?", detail="They sign in again.", yes=f"Make {word.lower()}")
         for role, word in ROLE_WORDS.items() if role != person.role
@@ -239,7 +241,7 @@ def _for_others(studio: Studio, person: Person) -> list[str]:
         "Remove", "settings-remove", look="danger", id=person.id, confirm=f"Remove {name}?",
         detail="Their characters, data sets, trainings, LoRAs and pictures are deleted for good.", yes="Remove",
     )  # fmt: skip
-    return [*roles, *sharing, ends, renew, lock, remove]
+    return [*roles, *sharing, ends, renew] + ([] if first else [lock, remove])
 
 
 def _shared(studio: Studio, person: Person) -> str:

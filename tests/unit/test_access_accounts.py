@@ -274,6 +274,16 @@ def test_an_invite_of_who_is_no_owner_any_more_lets_nobody_in(studio: Studio, ac
     assert accounts.invite_of(made.token) is None
 
 
+def test_the_first_owner_stays_whatever_other_owners_want(studio: Studio) -> None:
+    ann = users.add_user(studio.store, actor=OWNER, username="ann", role="owner").id
+    people = studio.acting_as(Actor(ann, "owner", "ann")).people
+    for act in (lambda: people.remove(1), lambda: people.set_active(1, False), lambda: people.set_role(1, "viewer")):
+        with pytest.raises(Conflict):
+            act()
+    assert people.set_role(1, "owner").active
+    people.remove(users.add_user(studio.store, actor=OWNER, username="kim").id)
+
+
 def test_an_invite_whose_character_is_gone_still_lets_in(studio: Studio, accounts: Accounts) -> None:
     mira = studio.characters.create(name="Mira", trigger_word="mira7x")
     made = studio.people.invite(share="characters", character_ids=[mira.id])

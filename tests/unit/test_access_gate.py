@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from masuka.access import wire
-from masuka.access.accounts import Accounts
+from masuka.access.accounts import Accounts, Verdict
 from masuka.access.entrance import device
 from masuka.access.gate import MOST_STREAMS, Door, Gate
 from masuka.access.limits import Rate
@@ -320,6 +321,48 @@ def test_too_many_requests_have_to_wait_by_kind_and_session(door: Door) -> None:
     assert int(looks[-1].headers["retry-after"]) >= 1
     assert other.get(WHO).status_code == 200
     assert other.post("/gradio_api/queue/join").status_code == 200
+
+
+def test_whoever_waits_for_a_password_keeps_nobody_else_waiting(door: Door) -> None:
+    """Many sign-ins at once: two are looked at, and a page is served before they are done."""
+    add(door)
+    release, began = threading.Event(), threading.Semaphore(0)
+
+    def slowly(username: str, password: str, *, address: str) -> Verdict:
+        began.release()
+        release.wait(20)
+        return Verdict(None)
+
+    door.accounts.sign_in = slowly  # type: ignore[method-assign]
+    gate = Gate(Starlette(routes=[Route(WHO, lambda request: JSONResponse({}))]), door)
+    cookie = f"{door.sessions.cookie_name}={door.sessions.begin(1)}".encode()
+
+    async def ask(method: str, path: str, body: bytes = b"", headers: Any = ()) -> int:
+        codes: list[int] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                codes.append(message["status"])
+
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "scheme": "http",
+                 "client": ("127.0.0.1", 1), "headers": [(b"host", b"testserver"), *headers]}  # fmt: skip
+        await gate(scope, receive, send)
+        return codes[0]
+
+    async def all_at_once() -> tuple[list[int], int]:
+        body = b"username=eda&password=nonsense"
+        asked = [asyncio.create_task(ask("POST", "/login", body)) for _ in range(60)]
+        await asyncio.to_thread(began.acquire)
+        served = await ask("GET", WHO, headers=[(b"cookie", cookie)])
+        waiting = sum(not task.done() for task in asked)
+        release.set()
+        assert set(await asyncio.gather(*asked)) == {401}
+        return [served], waiting
+
+    assert asyncio.run(all_at_once()) == ([200], 60)
 
 
 def test_sign_ins_of_one_address_are_limited(door: Door) -> None:
