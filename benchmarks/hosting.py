@@ -22,7 +22,7 @@ from tests.tiny_training import Job, train_params
 from tests.worker.test_training_job import kill_at
 from tests.worker.vault_drill import drill
 
-KILLS, RACES, FAULTS, FLIPS, OPERATIONS, TRAININGS = 1000, 500, 300, 200, 10_000, 30
+KILLS, RACES, FAULTS, FULL, FLIPS, OPERATIONS, TRAININGS = 1000, 500, 300, 50, 200, 10_000, 30
 DRILL: dict[str, Any] = {"steps": 300, "checkpoint_every": 20, "ema_decay": 0.9, "caption_dropout": 0.2}
 KILLED: dict[str, Any] = {"steps": 40, "checkpoint_every": 5, "ema_decay": 0.9, "caption_dropout": 0.2}
 LOST_S, BACK_S = 60.0, 120.0
@@ -44,6 +44,7 @@ def durability() -> tuple[Figures, Bars]:
         "kill": lambda: vault_trials.kills(KILLS),
         "race": lambda: vault_trials.races(RACES),
         "fault": lambda: vault_trials.faults(FAULTS),
+        "full": lambda: vault_trials.full_disk(FULL),
         "flip": lambda: vault_trials.flips(FLIPS),
         "chaos": lambda: vault_trials.chaos(OPERATIONS),
     }

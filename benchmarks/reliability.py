@@ -14,6 +14,7 @@ TEXT = ROOT / "benchmarks" / "reliability.txt"
 SHOWN = {
     "vault_kill": "kill -9 while saves are published and rotated; another machine restores after each",
     "vault_fault": "an error at one call of a save after the other (listing, reading, writing, flushing, renaming, deleting)",
+    "vault_full": "the disk is full after one number of bytes or another; that is told, and the save before is whole",
     "vault_flip": "one bit of the newest save altered; it must be found",
     "vault_race": "two machines save to one vault at the same moment; both saves must be there, whole",
     "vault_chaos": "random edits, saves, losses of the machine, on a Drive that delays, reorders, hides, cuts short, fails",

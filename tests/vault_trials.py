@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from masuka.config import Settings, Workspace
-from masuka.errors import Damaged
+from masuka.errors import Damaged, MasukaError
 from masuka.requests.actor import Actor
 from masuka.store import characters
 from masuka.store.connect import Store
@@ -120,10 +121,23 @@ class Tried:
 
 
 def kills(loops: int, *, seed: int = 3) -> Tried:
-    """kill -9 while saves are published and rotated; a machine is restored after each."""
-    with tempfile.TemporaryDirectory(prefix="masuka-kills-") as folder:
+    """kill -9 while saves are published and rotated; a machine is restored after each.
+
+    No edit that was acknowledged may be missing, in the database or in the vault.
+    """
+    return _alone("kills", loops, seed)
+
+
+def full_disk(points: int) -> Tried:
+    """The disk is full after so and so many bytes; the save before must be whole."""
+    return _alone("full", points, 0)
+
+
+def _alone(what: str, times: int, seed: int) -> Tried:
+    """A trial in a process of its own, with one thread, so that it can fork."""
+    with tempfile.TemporaryDirectory(prefix="masuka-trial-") as folder:
         told = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "tests.vault_trials", "kills", folder, str(loops), str(seed)],
+            [sys.executable, "-W", "ignore", "-m", "tests.vault_trials", what, folder, str(times), str(seed)],
             cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
         ).stdout.split()  # fmt: skip
     return Tried(*map(int, told))
@@ -262,8 +276,33 @@ def _save_until_killed(root: Path, vault: Path, acks: Path, start: int) -> None:
             out.write(f"{number}\n")
 
 
+def _full_disk(folder: Path, points: int, seed: int) -> Tried:
+    root, vault = folder / "one", folder / "vault"
+    machine = Machine(root, vault)
+    machine.add("saved")
+    size = machine.save().size_bytes
+    machine.add("not saved")
+    machine.close()
+    broken = told = 0
+    for number in range(points):
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            limit = size * number // points
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            try:
+                Machine(root, vault).save()
+            except (OSError, MasukaError):
+                os._exit(1)
+            os._exit(0)
+        told += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        fresh = Machine(folder / f"fresh-{number}", vault)
+        broken += fresh.names() != {"saved"}
+        fresh.close()
+    return Tried(points, broken + (points - told))
+
+
 def _kill_loops(folder: Path, loops: int, seed: int) -> Tried:
-    """In a process of its own, with one thread, so that it can fork."""
     chance, broken = random.Random(seed), 0
     root, vault, acks = folder / "one", folder / "vault", folder / "acks"
     acks.touch()
@@ -284,10 +323,12 @@ def _kill_loops(folder: Path, loops: int, seed: int) -> Tried:
         shutil.rmtree(folder / f"fresh-{number}")
         with Store(root / "masuka.db") as store:
             start = len(characters.list_characters(store, actor=OWNER))
+        broken += start <= acknowledged
     broken += len(tips(Generations(Disk(vault)).heads())) != 1
     return Tried(loops, broken, len(acks.read_text().splitlines()))
 
 
 if __name__ == "__main__":
-    tried = _kill_loops(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    trial = {"kills": _kill_loops, "full": _full_disk}[sys.argv[1]]
+    tried = trial(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
     print(tried.times, tried.broken, tried.acknowledged)

@@ -141,20 +141,26 @@ def _fetch(disk: Disk, copy: Path, wanted: str) -> _Fetched:
 
 
 def _take(workspace: Workspace, local: Local, fetched: _Fetched, copy: Path, *, set_aside: bool) -> Path | None:
-    head = fetched.head
+    """Puts the copy in the database's place; notes from then on whose line this is.
+
+    Where there was no database the note comes first: a kill in between only means that it
+    is restored again. Where there was one it comes last, or the old one would pass for the new.
+    """
+    head, database = fetched.head, database_file(workspace)
     settle(copy, moved=moved(head.places, Places(workspace)), backups=workspace.backups)
-    replaced = runner.restore(database_file(workspace), copy, backups=workspace.backups)
-    if not set_aside:
-        local.merged = {}
     local.begin_again()
     own = dict(local.chain)
     local.chain = {**head.chain, head.runtime: max(head.generation, head.chain.get(head.runtime, 0))}
-    local.merged = join(local.merged, head.merged)
+    local.merged = join(local.merged if set_aside else {}, head.merged)
     if set_aside:
-        local.merged = join(local.merged, own, {h.runtime: h.generation for h in fetched.branches if h.key != head.key})
+        others = {h.runtime: h.generation for h in fetched.branches if h.key != head.key}
+        local.merged = join(local.merged, own, others)
     local.purged = max(local.purged, head.purged)
     local.last_sha256, local.chosen, local.filling = head.sha256, "", True
     local.written_at = local.confirmed_at = head.created_at
+    if not database.exists():
+        local.save(workspace)
+    replaced = runner.restore(database, copy, backups=workspace.backups)
     local.save(workspace)
     return replaced
 
