@@ -72,7 +72,7 @@ def must_have_password(store: Store) -> None:
     if not owner_has_one(store):
         raise NotAllowed(
             "A link needs an owner's password first, so none was opened.",
-            "Set one in Settings → People, or run: masuka password",
+            "Set one in Settings → You, or run: masuka password",
         )
 
 

@@ -70,5 +70,5 @@ def test_a_link_without_an_owners_password_stays_closed_and_says_why(full: App, 
     expect(page.locator(".toast.bad").last).to_contain_text("needs an owner's password first")
     card = page.locator("#settings-link")
     expect(card).to_contain_text("not open")
-    expect(card).to_contain_text("Settings → People")
+    expect(card).to_contain_text("Settings → You")
     expect(page.locator("#settings-open-link")).to_be_enabled()
