@@ -13,7 +13,16 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from masuka.errors import AccessDenied, RemoteUnavailable
-from masuka.vault.confirm import DriveChecksums, ReadBack, Sent, checksum, for_folder, is_pretended
+from masuka.vault.confirm import (
+    DriveChecksums,
+    LentToken,
+    ReadBack,
+    Sent,
+    checksum,
+    for_folder,
+    is_pretended,
+    lend_token,
+)
 from tests.vault_trials import Machine
 
 MOUNTS = """21 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
@@ -114,5 +123,20 @@ def test_a_pretended_folder_proves_nothing_by_reading_back(tmp_path: Path) -> No
     assert not is_pretended(Path("/data/vault"), mounts=mounts)
     assert not is_pretended(Path("/content/elsewhere"), mounts=mounts)
     assert not is_pretended(Path("/x"), mounts=tmp_path / "missing")
-    assert for_folder(tmp_path).can_tell
+    assert for_folder(tmp_path, tmp_path / "token").can_tell
     assert not ReadBack(can_tell=False).arrived([])
+
+
+def test_a_kernel_lends_its_token_to_the_app(tmp_path: Path, drive: Drive) -> None:
+    file = tmp_path / "secrets" / "drive-token"
+    asks = LentToken(file, base_url=drive.url)
+    drive.folder.mkdir()
+    (drive.folder / "gen-1.db").write_bytes(b"whole")
+    sent = [Sent("gen-1.db", checksum([b"whole"]))]
+    assert not asks.can_tell and not asks.arrived(sent) and drive.asked == []
+    lend_token(file, "token-of-the-kernel")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert asks.can_tell and asks.arrived(sent)
+    lend_token(file, "renewed")
+    with pytest.raises(AccessDenied):
+        asks.arrived(sent)
