@@ -100,7 +100,7 @@ class DriveChecksums:
 
 
 class LentToken:
-    """Asks Drive with a token that somebody else puts into a file, as long as one is there.
+    """Asks Drive with a token from a file, as long as one is there.
 
     The app is no notebook's kernel, but a kernel may lend it a token and renew it.
     """

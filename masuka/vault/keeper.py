@@ -41,7 +41,7 @@ HUNG_S = 60.0
 SHARE_OF_TIME = 10
 """Saving takes at most a tenth of the time, however slow the folder is."""
 CONFIRM_EVERY_S = 10.0
-TOKEN_NAME = "drive-token"
+LENT_TOKEN = "drive-token"  # noqa: S105 - a name
 """The file among the secrets in which a notebook's kernel lends its token for Drive."""
 
 log = logging.getLogger("masuka.vault")
@@ -75,7 +75,7 @@ class Keeper:
         self._disk = disk or Disk(settings.vault)
         self._local = Local.load(settings.workspace, settings.vault)
         places = Places(settings.workspace)
-        confirm = confirm or for_folder(settings.vault, settings.workspace.secrets / TOKEN_NAME)
+        confirm = confirm or for_folder(settings.vault, settings.workspace.secrets / LENT_TOKEN)
         self._saver = Saver(store.path, settings.workspace, self._disk, self._local, confirm)
         mirror = Mirror(self._disk, places, self._local)
         self._working = threading.Event()
