@@ -7,8 +7,9 @@ from masuka.studio import Studio
 from masuka.ui.kit import Region
 from masuka.ui.markup import card, chip, esc
 from masuka.ui.view import View
+from masuka.ui.words import plural
 
-_CHIPS = {"bad": ("needs help", "bad"), "note": ("worth knowing", "warn"), "good": ("well", "good")}
+_CHIPS = {"bad": ("needs help", "bad"), "note": ("note", "warn"), "good": ("well", "good")}
 _ORDER = ("bad", "note", "good")
 
 
@@ -18,17 +19,16 @@ def draw_health(studio: Studio, view: View) -> str:
         return ""
     found = sorted(examine(studio.settings), key=lambda finding: _ORDER.index(finding.state))
     worst = found[0].state
-    open_ones = "".join(_row(finding) for finding in found if finding.state != "good")
-    well = "".join(_row(finding) for finding in found if finding.state == "good")
-    rest = f"<details><summary>{sum(f.state == 'good' for f in found)} things are well</summary>{well}</details>"
-    return card(f'<div class="list bare">{open_ones}</div>{rest}', title="Health", aside=chip(*_CHIPS[worst]))
+    problems = "".join(_row(finding) for finding in found if finding.state != "good")
+    well = [f'<p class="hint" data-finding="{esc(f.name)}">{esc(f.text)}</p>' for f in found if f.state == "good"]
+    rest = f"<details><summary>{plural(len(well), 'thing')} found well</summary>{''.join(well)}</details>"
+    return card(f'<div class="list bare">{problems}</div>{rest}', title="Health", aside=chip(*_CHIPS[worst]))
 
 
 def _row(finding: Finding) -> str:
-    remedy = f'<p class="hint">{esc(finding.remedy)}</p>' if finding.remedy else ""
     return (
-        f'<div class="row between" data-finding="{esc(finding.name)}"><div><p>{esc(finding.text)}</p>{remedy}</div>'
-        f"{chip(*_CHIPS[finding.state])}</div>"
+        f'<div data-finding="{esc(finding.name)}"><div><h3>{esc(finding.text)}</h3>'
+        f'<p class="hint">{esc(finding.remedy)}</p></div>{chip(*_CHIPS[finding.state])}</div>'
     )
 
 
