@@ -6,13 +6,18 @@ import sys
 
 from masuka.config import Settings
 from masuka.errors import MasukaError
+from masuka.hosting import space
+from masuka.hosting.runtime import detect
 from masuka.ui.serve import serve, show, wait
 
 
 def main() -> int:
     """0 when it was closed, 1 with a sentence when it could not start."""
     try:
-        settings = Settings.from_environment()
+        host = detect()
+        if host.zero_gpu:
+            space.register_with_zero_gpu()
+        settings = space.settled(Settings.from_environment(), host)
         served = serve(settings)
     except MasukaError as error:
         sys.stderr.write(f"{error}\n")

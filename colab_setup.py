@@ -1,75 +1,50 @@
 #!/usr/bin/env python3
-"""Sets MASUKA up and starts it, on every host, with the standard library alone.
+"""Gets MASUKA, sets it up and starts it, on every host, with the standard library alone.
 
     python3 colab_setup.py          sets up, migrates the database, opens the app
     python3 colab_setup.py demo     sets up, then the main job on the built-in model
     python3 colab_setup.py test     sets up, then the whole test suite (pytest arguments may follow)
     python3 colab_setup.py setup    sets up and stops
+    python3 colab_setup.py update   gets the newest version of the code, then sets up
 
-It works in a private environment, `.venv` beside this file. In a notebook kernel (Colab,
-Kaggle) it uses the kernel's own Python, and with MASUKA_PYTHON set that interpreter; there
-it adds what is missing and pins what was found. A torch that is installed is never replaced.
+Downloaded alone it fetches the project first, into the folder `masuka` beside it. It works
+in a private environment, `.venv` in the project. In a notebook kernel (Colab, Kaggle) it
+uses the kernel's own Python, and with MASUKA_PYTHON set that interpreter; there it adds
+what is missing and pins what was found. A torch that is installed is never replaced.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
-import json
+import importlib
 import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any, Iterator, Sequence  # noqa: UP035 - an older Python must get as far as the sentence about it
 
-ROOT = Path(__file__).resolve().parent
-STATE = ROOT / ".setup"
-LOG = STATE / "log.txt"
-PYTHONS = ((3, 11), (3, 12), (3, 13))
-TORCH = "2.13.0"
-"""The torch that is installed where there is none; an installed one may be 2.8 or newer."""
-OLDEST_TORCH = (2, 8)
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-OLDER_DRIVER_INDEX = "https://download.pytorch.org/whl/cu126"
-CUDA13_DRIVER = 580
-"""Wheels of the default index are built for CUDA 13, which needs this NVIDIA driver."""
-PINNED_ALWAYS = ("torch", "torchvision", "torchaudio", "torchcodec", "triton")
-PINNED_IN_SHARED = ("numpy", "pillow", "pandas")
-"""Compiled against each other, and often imported by a kernel before we come."""
-DRIVER_PATIENCE_S = 60.0
-FREE_GIB_NEEDED = 4
-STARTED_S = time.monotonic()
-
-PROBE = """
-import json, sys
-from importlib.metadata import version, PackageNotFoundError
-def of(name):
-    try: return version(name)
-    except PackageNotFoundError: return None
-print(json.dumps({"python": sys.version_info[:3], "prefix": sys.prefix,
-                  "packages": {n: of(n) for n in sys.argv[1:] if of(n)}}))
-"""
-SELF_TEST = "import torch, diffusers, peft, pydantic, sqlite_utils, gradio"
+REPOSITORY = "https://github.com/masuka-studio/masuka"
+"""Where the project is published; to be set when it is. MASUKA_REPOSITORY names another place."""
+VERSION = "v0.1.0"
+"""The tag that belongs to this file."""
+NEWEST = "newest"
+HERE = Path(__file__).resolve().parent
+TRIES = 3
+PATIENCE_S = 2.0
+GIT = ("git", "-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30")
+FETCH = ("fetch", "-q", "--depth", "1", "--force")
+COMMANDS = ("serve", "demo", "test", "setup", "update")
 
 
 class SetupError(Exception):
     """One sentence about what went wrong and what to do."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """The interpreter MASUKA runs in; a `shared` one belongs to somebody else too."""
-
-    python: str
-    shared: bool
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the sentence, without a traceback."""
+        return [f"Setup stopped: {self}"]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -78,274 +53,227 @@ def main(arguments: Sequence[str]) -> int:
     if command in ("-h", "--help", "help"):
         print(__doc__)
         return 0
-    if command not in ("serve", "demo", "test", "setup"):
-        print(f"There is no command {command!r}. Use demo, test, setup, serve or nothing.", file=sys.stderr)
+    if command not in COMMANDS:
+        print(f"There is no command {command!r}. Use {', '.join(COMMANDS)} or nothing.", file=sys.stderr)
         return 2
     try:
-        STATE.mkdir(exist_ok=True)
-        with one_at_a_time():
-            target = choose_target()
-            set_up(target, "requirements-dev.txt" if command == "test" else "requirements.txt")
+        root = project()
+        if root != HERE:
+            return call([sys.executable, str(root / "colab_setup.py"), command, *rest], root)
+        if command == "update":
+            print(f"The code is at {update(root)}.")
+        elif command == "serve" and in_kernel():
+            notebook()
+            return 0
+        python = set_up(root, "requirements-dev.txt" if command == "test" else "requirements.txt")
         if command == "test":
-            return run_tests(target, rest)
-        return 0 if command == "setup" else call([target.python, "-m", "masuka", command, *rest])
+            return run_tests(root, python, rest)
+        if command in ("setup", "update"):
+            return 0
+        if in_notebook():
+            print("Drive and the notebook's secrets cannot be reached from here, only from the notebook's own "
+                  "cell: %run colab_setup.py. What is made now is lost with the runtime.")  # fmt: skip
+        return call([python, "-m", "masuka", command, *rest], root)
     except SetupError as error:
-        print(f"\nSetup stopped: {error}\nThe full log is {LOG}.", file=sys.stderr)
+        print(f"\nSetup stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped. Run the same command again to go on.", file=sys.stderr)
         return 130
 
 
-def say(text: str) -> None:
-    """Prints one progress line with the seconds since the start."""
-    print(f"[{time.monotonic() - STARTED_S:6.1f} s] {text}", flush=True)
+def notebook(*, repository: str = "", version: str = "", commit: str = "", **options: Any) -> Any:
+    """What a notebook's cell does, from getting the code to the open studio.
+
+    `options` are those of `masuka.notebook.open_masuka`. A checkout that is on a
+    branch is somebody's own and stays as it is. Raises SetupError, which a notebook shows
+    as one sentence.
+    """
+    root = project(repository=repository, version=version, commit=commit)
+    here = version_of(root)
+    if version and version != here and not on_branch(root):
+        if version == NEWEST or _numbers(version) >= _numbers(here):
+            update(root, version=version, repository=repository, commit=commit)
+        else:
+            print(f"The code is {here}, newer than {version}, and stays: a newer database opens in no older one.")
+    if commit and not _git(root, "rev-parse", "HEAD").startswith(commit):
+        raise SetupError(f"The code in {root} is not {commit[:12]}. Delete the folder, then run this again.")
+    part(root, "hosting.steps").begin()
+    python = set_up(root, "requirements.txt")
+    with _in_words():
+        return part(root, "notebook").open_masuka(root=root, python=python, **options)
 
 
-def choose_target() -> Target:
-    """The interpreter to set up: MASUKA_PYTHON, the notebook's own, else `.venv`."""
-    chosen = os.environ.get("MASUKA_PYTHON", "").strip()
-    if chosen:
-        if version_of(chosen) not in PYTHONS:
-            raise SetupError(f"MASUKA_PYTHON is {chosen}, which is no Python 3.11 to 3.13. Choose another one.")
-        return Target(chosen, shared=True)
-    if in_notebook():
-        if sys.version_info[:2] not in PYTHONS:
-            raise SetupError(
-                f"This notebook runs Python {platform.python_version()}; MASUKA needs 3.11, 3.12 or 3.13. "
-                "Choose another runtime version."
-            )
-        return Target(sys.executable, shared=True)
-    return Target(private_python(), shared=False)
+def stop(**options: Any) -> None:
+    """Saves and closes the app; options of `masuka.notebook.stop_masuka`."""
+    with _in_words():
+        part(project(), "notebook").stop_masuka(**options)
+
+
+def project(*, repository: str = "", version: str = "", commit: str = "") -> Path:
+    """The project's folder: this one, the one beside this file, else fetched there."""
+    if (HERE / "masuka" / "__init__.py").exists():
+        return HERE
+    folder = HERE / "masuka"
+    if not (folder / "colab_setup.py").exists():
+        fetch(folder, repository=repository, version=version or VERSION, commit=commit)
+    return folder
+
+
+def fetch(folder: Path, *, repository: str = "", version: str = VERSION, commit: str = "") -> str:
+    """The commit that is in the folder now, got whole or not at all.
+
+    A tag, a branch or a commit may be named; `commit`, where it is known, must be what
+    arrives. Tried three times. Raises SetupError.
+    """
+    if shutil.which("git") is None:
+        raise SetupError("git is missing. Install it (apt-get install git), then run this again.")
+    source = repository or os.environ.get("MASUKA_REPOSITORY", "") or REPOSITORY
+    new = not (folder / ".git").exists()
+    place = folder.with_name(f"{folder.name}.part") if new else folder
+    if new and folder.exists():
+        raise SetupError(f"{folder} is there and is not MASUKA. Move it away, then run this again.")
+    if new:
+        shutil.rmtree(place, ignore_errors=True)
+        _git(place.parent, "init", "-q", str(place))
+    got = ""
+    for attempt in range(TRIES):
+        time.sleep(PATIENCE_S * attempt)
+        wanted = newest_tag(source) if version == NEWEST else version
+        if wanted and _run_git(place, *FETCH, source, *_names(wanted)).returncode == 0:
+            got = _git(place, "rev-parse", "FETCH_HEAD^{commit}").strip()
+            break
+        print(f"The code could not be fetched from {source} (try {attempt + 1} of {TRIES}).", flush=True)
+    if not got:
+        raise SetupError(f"{source} does not answer, or has no {version}. Check the address and the network.")
+    if commit and not got.startswith(commit):
+        raise SetupError(f"The code that came is {got[:12]}, and {commit[:12]} was asked for. It is not used.")
+    if _run_git(place, "checkout", "-q", "--detach", got).returncode:
+        raise SetupError(f"Files in {folder} were changed by hand. Move the folder away, then run this again.")
+    if _git(place, "status", "--porcelain", "--untracked-files=no").strip():
+        raise SetupError(f"The code in {folder} did not arrive whole. Delete the folder, then run this again.")
+    if new:
+        place.rename(folder)
+    return got
+
+
+def _names(version: str) -> tuple[str, ...]:
+    """What to ask git for: a tag is kept under its name, so that it can be told later."""
+    return (f"refs/tags/{version}:refs/tags/{version}",) if re.match(r"v\d", version) else (version,)
+
+
+def newest_tag(source: str) -> str:
+    """The highest version tag of the repository; '' without one or an answer."""
+    try:
+        listed = _git(HERE, "ls-remote", "--tags", "--refs", source, "v*")
+    except SetupError:
+        return ""
+    tags = [line.rpartition("refs/tags/")[2] for line in listed.splitlines()]
+    numbered = [t for t in tags if re.fullmatch(r"v\d+(\.\d+)*", t)]
+    return max(numbered, key=_numbers, default="")
+
+
+def _numbers(version: str) -> list[int]:
+    """The numbers of a version tag, to compare; of a branch or a commit none."""
+    return [int(n) for n in re.findall(r"\d+", version)] if re.fullmatch(r"v\d+(\.\d+)*", version) else []
+
+
+def update(root: Path, *, version: str = NEWEST, repository: str = "", commit: str = "") -> str:
+    """The version the code has now, after an update.
+
+    Compiled leftovers and loaded modules are forgotten. What stands on a branch goes forward on it, everything else to the version asked for.
+    """
+    if not (root / ".git").exists():
+        raise SetupError(f"{root} was not got with git, so it cannot be updated. Get the newer version by hand.")
+    if on_branch(root):
+        _git(root, "pull", "-q", "--ff-only")
+    else:
+        fetch(root, repository=repository or _origin(root), version=version, commit=commit)
+    for folder in [*(root / "masuka").rglob("__pycache__"), root / "__pycache__"]:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if name.split(".")[0] == "masuka" and Path(file).is_relative_to(root):
+            del sys.modules[name]
+    return version_of(root)
+
+
+def version_of(root: Path) -> str:
+    """The tag of the code, else its short commit; '' for what was not got with git."""
+    return _git(root, "describe", "--tags", "--always").strip() if (root / ".git").exists() else ""
+
+
+def on_branch(root: Path) -> bool:
+    """Whether the code is a checkout that somebody works in."""
+    return (root / ".git").exists() and _run_git(root, "symbolic-ref", "-q", "HEAD").returncode == 0
+
+
+def _origin(root: Path) -> str:
+    """Where a clone was made from; '' for what this file fetched itself."""
+    answer = _run_git(root, "remote", "get-url", "origin")
+    return answer.stdout.strip() if answer.returncode == 0 else ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git said; raises SetupError with its last line."""
+    answer = _run_git(folder, *arguments)
+    if answer.returncode:
+        said = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise SetupError(f"git {arguments[0]} failed in {folder}: {said[:200]}")
+    return answer.stdout
+
+
+def _run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # A repository that wants a password fails at once instead of waiting for a keyboard.
+    quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    return subprocess.run([*GIT, *arguments], cwd=folder, env=quiet, capture_output=True, text=True, check=False)
+
+
+def part(root: Path, name: str) -> Any:
+    """A module of MASUKA from that folder."""
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+    return importlib.import_module(f"masuka.{name}")
+
+
+def set_up(root: Path, requirements: str) -> str:
+    """The interpreter in which everything is installed."""
+    install = part(root, "hosting.install")
+    place = install.Place(root)
+    place.state.mkdir(exist_ok=True)
+    with _in_words(f"The full log is {place.log}."), one_at_a_time(place.state):
+        chosen = os.environ.get("MASUKA_PYTHON", "").strip()
+        target = install.prepare(place, requirements, chosen=chosen, notebook=in_notebook())
+    return str(target.python)
+
+
+@contextlib.contextmanager
+def _in_words(more: str = "") -> Iterator[None]:
+    """Turns MASUKA's own errors into one sentence of this file's."""
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, "hint"):
+            raise
+        raise SetupError(" ".join(part for part in (str(error), more) if part)) from None
+
+
+def in_kernel() -> bool:
+    """Whether this is a notebook's kernel, where Drive and secrets can be reached."""
+    shell = sys.modules.get("IPython")
+    return shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None
 
 
 def in_notebook() -> bool:
     """Whether this is a notebook kernel or a command that one started."""
-    shell = sys.modules.get("IPython")
-    kernel = shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None
     hosted = any(name.startswith(("COLAB_", "KAGGLE_KERNEL")) for name in os.environ)
-    return kernel or hosted or Path("/var/colab/hostname").exists()
+    return in_kernel() or hosted or Path("/var/colab/hostname").exists()
 
 
-def base_python() -> str:
-    """An installed Python 3.11 to 3.13: this one, else one that the PATH offers."""
-    this = getattr(sys, "_base_executable", None) or sys.executable
-    if sys.version_info[:2] in PYTHONS:
-        return str(this)
-    for major, minor in reversed(PYTHONS):
-        found = shutil.which(f"python{major}.{minor}")
-        if found and version_of(found) == (major, minor):
-            say(f"Python {platform.python_version()} does not fit; using {found}")
-            return found
-    raise SetupError(
-        f"This is Python {platform.python_version()}; MASUKA needs 3.11, 3.12 or 3.13. "
-        "Install one of them and run this file with it, for example python3.12 colab_setup.py."
-    )
-
-
-def version_of(python: str) -> tuple[int, ...]:
-    """(major, minor) of an interpreter; () if it does not run."""
-    try:
-        found = subprocess.run(
-            [python, "-c", "import sys; print(*sys.version_info[:2])"],
-            capture_output=True, text=True, timeout=30, check=True)  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(int(part) for part in found.stdout.split())
-
-
-def private_python() -> str:
-    """The Python of `.venv`, made if it is missing or damaged."""
-    python = ROOT / ".venv" / "bin" / "python"
-    if python.exists() and version_of(str(python)) in PYTHONS:
-        return str(python)
-    base = base_python()
-    if shutil.disk_usage(ROOT).free < FREE_GIB_NEEDED * 2**30:
-        raise SetupError(f"The disk has less than {FREE_GIB_NEEDED} GiB free. Make room, then run this again.")
-    say("Making a private environment in .venv" + (" (the old one is damaged)" if python.parent.exists() else ""))
-    command = [base, "-m", "venv", "--clear", str(ROOT / ".venv")]
-    if usable_torch(probe(base)["packages"].get("torch")):
-        say("This machine's own torch is kept and used")
-        command.insert(3, "--system-site-packages")
-    if run_logged(command) and not (install_venv_package() and run_logged(command) == 0):
-        raise SetupError("Python cannot make environments here. On Debian or Ubuntu: apt-get install python3-venv.")
-    return str(python)
-
-
-def install_venv_package() -> bool:
-    """Whether Debian's missing venv package could be installed."""
-    if not may_apt():
-        return False
-    say("Installing python3-venv")
-    return apt_install(["python3-venv", "python3-pip"])
-
-
-def usable_torch(version: str | None) -> bool:
-    """Whether that version of torch is new enough."""
-    if version is None:
-        return False
-    numbers = re.findall(r"\d+", version)[:2]
-    return tuple(int(n) for n in numbers) >= OLDEST_TORCH
-
-
-def set_up(target: Target, requirements: str) -> None:
-    """Installs what is missing; the second time there is nothing to do."""
-    found = probe(target.python)
-    stamp = STATE / f"{requirements}-{digest(target.python)}.json"
-    wanted = fingerprint(found, requirements)
-    if stamp.exists() and stamp.read_text() == wanted:
-        say("Nothing to do, everything is installed")
-        return
-    say(f"Setting up in {found['prefix']} (Python {'.'.join(map(str, found['python']))})")
-    LOG.write_text("")
-    torch = found["packages"].get("torch")
-    if torch is None:
-        install_torch(target)
-    elif not usable_torch(torch):
-        raise SetupError(f"torch {torch} is installed here; MASUKA needs 2.8 or newer. Choose a newer runtime.")
-    else:
-        say(f"torch {torch} is here and stays")
-    pins = PINNED_ALWAYS + (PINNED_IN_SHARED if target.shared else ())
-    packages = probe(target.python)["packages"]
-    constraints = STATE / f"constraints-{digest(target.python)}.txt"
-    constraints.write_text("".join(f"{name}=={packages[name]}\n" for name in pins if name in packages))
-    say(f"Installing {requirements}; the first time takes minutes")
-    pip(target, ["-r", str(ROOT / requirements), "-c", str(constraints)])
-    say("Checking that everything loads")
-    if run_logged([target.python, "-c", SELF_TEST]):
-        raise SetupError("A package does not load after the installation; the end of the log names it.")
-    stamp.write_text(fingerprint(probe(target.python), requirements))
-    say("Everything is installed")
-
-
-def probe(python: str) -> dict[str, Any]:
-    """Version, prefix and the packages that matter, as that interpreter sees them."""
-    names = [*PINNED_ALWAYS, *PINNED_IN_SHARED, "gradio"]
-    answer = subprocess.run([python, "-c", PROBE, *names], capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise SetupError(f"{python} does not run: {answer.stderr.strip()[-200:]}")
-    found: dict[str, Any] = json.loads(answer.stdout)
-    return found
-
-
-def fingerprint(found: dict[str, Any], requirements: str) -> str:
-    """What a finished setup depends on: the lists, the Python and the packages found."""
-    texts = [(ROOT / name).read_text() for name in ("requirements.txt", requirements)]
-    return json.dumps({"lists": digest("".join(texts)), **found}, sort_keys=True)
-
-
-def digest(text: str) -> str:
-    """A short hash of the text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def install_torch(target: Target) -> None:
-    """Installs torch: for this machine's NVIDIA driver, or a CPU build without one."""
-    driver = nvidia_driver()
-    if driver is None and sys.platform == "linux":
-        if reachable(f"{CPU_INDEX}/torch/"):
-            say(f"Installing torch {TORCH} for the CPU (no NVIDIA GPU here)")
-            pip(target, [f"torch=={TORCH}", "--index-url", CPU_INDEX])
-        else:
-            say(f"Installing torch {TORCH} from the default index (the CPU index cannot be reached)")
-            pip(target, [f"torch=={TORCH}"])
-    elif driver is not None and driver < CUDA13_DRIVER:
-        say(f"Installing torch for NVIDIA driver {driver}")
-        pip(target, ["torch>=2.8,<3", "--index-url", OLDER_DRIVER_INDEX])
-    else:
-        say(f"Installing torch {TORCH}")
-        pip(target, [f"torch=={TORCH}"])
-
-
-def nvidia_driver() -> int | None:
-    """Major version of the NVIDIA driver; None without a GPU.
-
-    Raises SetupError when the driver does not answer: a torch for the CPU would stay for good.
-    """
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    query = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
-    with tempfile.TemporaryFile("w+") as said:
-        asked = subprocess.Popen(query, stdout=said, stderr=subprocess.DEVNULL)
-        try:
-            code = asked.wait(DRIVER_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            asked.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                # A process that hangs inside the driver cannot even be killed.
-                asked.wait(5)
-            raise SetupError(
-                "The NVIDIA driver does not answer (nvidia-smi hangs). Restart this machine, then run this again."
-            ) from None
-        said.seek(0)
-        number = said.read().strip().split(".")[0]
-    return int(number) if code == 0 and number.isdigit() else None
-
-
-def reachable(address: str, timeout_s: float = 6.0) -> bool:
-    """Whether that address answers in time."""
-    request = urllib.request.Request(address, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
-
-
-def pip(target: Target, arguments: Sequence[str]) -> None:
-    """Installs with pip; a failure becomes a sentence."""
-    command = [target.python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", *arguments]
-    if run_logged(command) == 0:
-        return
-    # Of this command alone: the log goes on from earlier ones.
-    raise SetupError(why_pip_failed(LOG.read_text(errors="replace").rpartition("\n$ ")[2][-4000:], target.python))
-
-
-def why_pip_failed(end: str, python: str) -> str:
-    """A sentence for the end of pip's output."""
-    for pattern, sentence in (
-        (r"No space left on device", "The disk is full. Make room, then run this again."),
-        (r"No module named pip", f"{python} has no pip. Install python3-pip, then run this again."),
-        (r"externally-managed-environment", "This Python does not accept packages. Unset MASUKA_PYTHON."),
-        (r"ResolutionImpossible|conflicting dependencies",
-         "The packages that are installed here do not fit MASUKA's; the end of the log names them. "
-         "Choose a newer runtime, or run this outside the notebook."),
-        (r"name resolution|NewConnectionError|Connection.*(refused|reset|timed out)",
-         "A package could not be downloaded. Check the network, then run this again."),
-        (r"No matching distribution",
-         f"The package index has no version of a package for this machine and {python}; the end of the log "
-         "names it. MASUKA runs on 64-bit Linux and on Macs with Apple silicon, with Python 3.11 to 3.13."),
-    ):  # fmt: skip
-        if re.search(pattern, end):
-            return sentence
-    return "pip could not install a package; the end of the log says which one."
-
-
-def run_logged(command: Sequence[str]) -> int:
-    """The exit code; output goes to the log, a line every ten seconds to the screen."""
-    told_s, now_doing = time.monotonic(), ""
-    with LOG.open("a") as log:
-        log.write(f"\n$ {' '.join(command)}\n")
-        log.flush()
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as process:
-            for line in process.stdout or ():
-                log.write(line)
-                log.flush()
-                words = line.strip().split(" ")
-                if words[0] in ("Collecting", "Downloading", "Installing", "Get:", "Unpacking"):
-                    now_doing = line.strip()[:90]
-                if now_doing and time.monotonic() - told_s > 10:
-                    say(f"  … {now_doing}")
-                    told_s = time.monotonic()
-        return process.returncode
-
-
-def call(command: Sequence[str], **more: str) -> int:
+def call(command: Sequence[str], folder: Path, **more: str) -> int:
     """The exit code of a program that talks to the person itself."""
-    process = subprocess.Popen(list(command), cwd=ROOT, env={**os.environ, **more})
+    process = subprocess.Popen(list(command), cwd=folder, env={**os.environ, **more})
     while True:
         try:
             code = process.wait()
@@ -356,44 +284,33 @@ def call(command: Sequence[str], **more: str) -> int:
 
 
 @contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
+def one_at_a_time(state: Path) -> Iterator[None]:
     """Holds the setup's lock; a second setup waits."""
     if os.name == "nt":
         raise SetupError("Windows is supported through WSL. Install it with wsl --install and run this there.")
     import fcntl  # does not exist on Windows
 
-    with (STATE / "lock").open("w") as lock:
+    with (state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("Another setup is running; waiting for it")
+            print("Another setup is running; waiting for it", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def run_tests(target: Target, arguments: Sequence[str]) -> int:
+def run_tests(root: Path, python: str, arguments: Sequence[str]) -> int:
     """The exit code of pytest, run with coverage."""
+    install = part(root, "hosting.install")
     if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
-        if may_apt():
-            say("Installing Chromium for the browser tests")
-            apt_install(["chromium"])
+        if install.may_apt():
+            print("Installing Chromium for the browser tests", flush=True)
+            install.apt_install(install.Place(root), ["chromium"])
         else:
-            say("There is no Chromium, so the browser tests are skipped. Install it with your package manager.")
-    say("Running the tests")
+            print("There is no Chromium, so the browser tests are skipped. Install it with your package manager.")
+    print("Running the tests", flush=True)
     coverage = ["--cov=masuka", "--cov-report=term:skip-covered"]
-    return call([target.python, "-m", "pytest", *coverage, *arguments], PYTHONUNBUFFERED="1")
-
-
-def may_apt() -> bool:
-    """Whether system packages may be installed: root on Debian or Ubuntu."""
-    return os.geteuid() == 0 and shutil.which("apt-get") is not None
-
-
-def apt_install(packages: Sequence[str]) -> bool:
-    """Whether the packages were installed with apt-get."""
-    run_logged(["apt-get", "update", "-q"])
-    quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-q", "--no-install-recommends"]
-    return run_logged([*quiet, *packages]) == 0
+    return call([python, "-m", "pytest", *coverage, *arguments], root, PYTHONUNBUFFERED="1")
 
 
 if __name__ == "__main__":

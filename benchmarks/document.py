@@ -1,4 +1,4 @@
-"""Writes docs/performance.md from the committed results, so that no figure is typed by hand."""
+"""Writes docs/performance.md and docs/reliability.md from the committed results, so that no figure is typed by hand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from benchmarks import reliability
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -17,6 +19,7 @@ Written by `python -m benchmarks document` from the results in [benchmarks/resul
     python -m benchmarks list
     python -m benchmarks run pocket --out benchmarks/results
     python -m benchmarks run spine --out benchmarks/results
+    python -m benchmarks run hosting --out benchmarks/results
 """
 
 
@@ -48,4 +51,5 @@ def _result(result: Mapping[str, Any]) -> Iterator[str]:
 def write() -> Path:
     """docs/performance.md, written anew."""
     FILE.write_text(text(), encoding="utf-8")
+    reliability.write()
     return FILE

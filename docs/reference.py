@@ -36,12 +36,15 @@ REQUESTS: tuple[type[Request], ...] = (
 )  # fmt: skip
 VARIABLES = {
     "MASUKA_HOME": "The workspace: the folder of everything MASUKA keeps. Default: the system's place for data.",
+    "MASUKA_VAULT": "The vault: a folder elsewhere in which everything is kept. Without it nothing is.",
     "MASUKA_HOST": "The address the app listens on. Default 127.0.0.1, this machine alone.",
     "MASUKA_PORT": "The port of the app. Default 7860; 0 picks a free one.",
     "MASUKA_ALLOWED_HOSTS": "Host names, with commas between, under which the page may be opened.",
     "MASUKA_DEVICE": "Where jobs run: auto, cpu, cuda or mps. Default auto.",
     "MASUKA_LOG_LEVEL": "How much is logged: DEBUG, INFO, WARNING. Default INFO.",
     "MASUKA_OPEN_BROWSER": "1 opens the page in a browser at the start.",
+    "MASUKA_REPOSITORY": "Where colab_setup.py gets the code from, instead of where it is published.",
+    "MASUKA_PLATFORM": "The host outright: colab, kaggle or docker. A notebook tells it to the app that it starts.",
     "MASUKA_PYTHON": "The interpreter that colab_setup.py sets up, instead of a private environment.",
     "DATABASE_URL": "A database file elsewhere, as sqlite:/// and a path (from MASUKA 2).",
     "MEDIA_DIR": "A folder elsewhere for pictures (from MASUKA 2).",
@@ -52,10 +55,20 @@ VARIABLES = {
     "COMET_API_KEY": "Kept for Comet.",
     "TOGETHER_API_KEY": "Kept for Together.",
     "OPENAI_API_KEY": "Kept for OpenAI.",
-    "NGROK_AUTHTOKEN": "Kept for ngrok.",
+    "RUNWAYML_API_SECRET": "Kept for Runway.",
+    "REPLICATE_API_TOKEN": "Kept for Replicate.",
+    "OPENAI_BASE_URL": "The address of a service that speaks OpenAI's language. Default: OpenAI's own.",
+    "NGROK_AUTHTOKEN": "ngrok's authtoken: with it a link for collaborators is opened at the start.",
+    "CLOUDFLARED_TOKEN": "The token of a named Cloudflare tunnel that leads to the app's port.",
+    "CLOUDFLARED_HOST": "The public host name of that tunnel.",
+    "MASUKA_SHARE": "How a link for collaborators is opened: auto, off, ngrok, gradio, cloudflared. Default auto.",
+    "NGROK_DOMAIN": "Your stable ngrok domain; default: the one that ngrok gave your account.",
+    "PYNGROK_NGROK_PATH": "The ngrok program, where it is installed already.",
     "SECRET_KEY": "The key of a MASUKA 2 installation; opens its stored keys when they are imported.",
     "ENABLE_AUTH": "Accepted from MASUKA 2, without effect: the page is never open to strangers.",
-    "ALLOW_REGISTRATION": "Accepted from MASUKA 2, without effect.",
+    "ALLOW_REGISTRATION": "1 lets strangers make themselves an account. Default: by invite only.",
+    "MASUKA_OWNER_PASSWORD": "The owner's password, set at the start; for a Space's secrets.",
+    "MASUKA_TRUSTED_PROXIES": "Addresses or networks of proxies whose X-Forwarded-For is believed, with commas.",
 }
 
 

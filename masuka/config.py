@@ -2,29 +2,37 @@
 
 `Workspace` names every folder and file on the fast local disk; `Settings` holds what
 the person or the host decided before the start. Both are values: nothing here opens,
-creates or probes anything unless it is called for.
+creates or probes anything unless it is called for. Importing it takes the standard
+library alone, so that a notebook's kernel can before anything is installed.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dotenv import dotenv_values
-from platformdirs import user_data_path
-
 from masuka.errors import InvalidInput
 
 SECRET_NAMES = (
     "HF_TOKEN", "CIVITAI_API_KEY", "GOOGLE_API_KEY", "FAL_KEY", "COMET_API_KEY",
-    "TOGETHER_API_KEY", "OPENAI_API_KEY", "NGROK_AUTHTOKEN", "SECRET_KEY",
+    "TOGETHER_API_KEY", "RUNWAYML_API_SECRET", "REPLICATE_API_TOKEN", "OPENAI_API_KEY",
+    "NGROK_AUTHTOKEN", "CLOUDFLARED_TOKEN", "SECRET_KEY",
+)  # fmt: skip
+OWNER_PASSWORD = "MASUKA_OWNER_PASSWORD"  # noqa: S105 - a name
+SHARE_WAYS = ("auto", "off", "ngrok", "gradio", "cloudflared")
+BARE_NAMES = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "SYSTEMROOT",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 )  # fmt: skip
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
-HOST_PREFIXES = ("COLAB_", "KAGGLE_", "RUNPOD_", "SPACE_", "SPACES_")
+HOST_PREFIXES = ("COLAB_", "KAGGLE_", "RUNPOD_", "SPACE_", "SPACES_", "MASUKA_PLATFORM")
+HOST_FACTS = frozenset({"MASUKA_PLATFORM", "SPACE_HOST", "SPACE_AUTHOR_NAME", "RUNPOD_POD_ID"})
+"""Of those the ones whose values are asked for; a host's other variables may be secrets."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,11 @@ class Workspace:
         return self.root / "secrets"
 
     @property
+    def address(self) -> Path:
+        """What the running app says about its addresses."""
+        return self.secrets / "address.json"
+
+    @property
     def temp(self) -> Path:
         return self.root / "temp"
 
@@ -133,26 +146,46 @@ class Settings:
     """What was decided before the start; made from the environment or by hand."""
 
     workspace: Workspace
+    vault: Path | None = None
+    """The folder elsewhere in which everything is kept; None keeps nothing elsewhere."""
     host: str = "127.0.0.1"
     port: int = 7860
     allowed_hosts: tuple[str, ...] = ()
     log_level: str = "INFO"
     device: str = "auto"
     open_browser: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks whose X-Forwarded-For is believed."""
+    allow_registration: bool = False
+    owner_password: str = field(default="", repr=False)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    share: str = "auto"
+    """One of SHARE_WAYS: how a link for collaborators is opened, 'auto' only with a token."""
+    ngrok_domain: str = ""
+    ngrok_program: Path | None = None
+    cloudflared_host: str = ""
+    openai_base_url: str = ""
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None, *, more: Mapping[str, str] | None = None
+    ) -> Settings:
         """Settings of this process; `.env` in the working directory fills the gaps.
 
+        `more` is taken as if it were in the environment: what a notebook has found out.
+
         Names of MASUKA 2 are still read: DATABASE_URL (sqlite only), MEDIA_DIR and the
-        keys in SECRET_NAMES. ENABLE_AUTH and ALLOW_REGISTRATION are accepted and have no
+        keys in SECRET_NAMES and ALLOW_REGISTRATION. ENABLE_AUTH is accepted and has no
         effect: the page is never open to strangers.
         Raises InvalidInput, naming the variable, for a value that cannot be understood.
         """
+        from platformdirs import user_data_path
+
         if environment is None:
+            from dotenv import dotenv_values
+
             from_file = {k: v for k, v in dotenv_values(".env").items() if v is not None}
-            environment = {**from_file, **os.environ}
+            environment = {**from_file, **os.environ, **(more or {})}
         workspace = Workspace(
             root=_path(environment, "MASUKA_HOME") or user_data_path("masuka", appauthor=False),
             database_file=_database(environment),
@@ -160,13 +193,22 @@ class Settings:
         )
         return cls(
             workspace=workspace,
+            vault=_path(environment, "MASUKA_VAULT"),
             host=environment.get("MASUKA_HOST", "127.0.0.1"),
             port=_port(environment.get("MASUKA_PORT", "7860")),
             allowed_hosts=_names(environment.get("MASUKA_ALLOWED_HOSTS", "")),
             log_level=environment.get("MASUKA_LOG_LEVEL", "INFO").upper(),
             device=environment.get("MASUKA_DEVICE", "auto"),
             open_browser=_flag(environment, "MASUKA_OPEN_BROWSER"),
+            trusted_proxies=_networks(environment.get("MASUKA_TRUSTED_PROXIES", "")),
+            allow_registration=_flag(environment, "ALLOW_REGISTRATION"),
+            owner_password=environment.get(OWNER_PASSWORD, "").strip(),
             secrets={name: environment[name] for name in SECRET_NAMES if environment.get(name)},
+            share=_share(environment.get("MASUKA_SHARE", "auto")),
+            ngrok_domain=_host_name(environment, "NGROK_DOMAIN"),
+            ngrok_program=_path(environment, "PYNGROK_NGROK_PATH"),
+            cloudflared_host=_host_name(environment, "CLOUDFLARED_HOST"),
+            openai_base_url=environment.get("OPENAI_BASE_URL", "").strip(),
         )
 
 
@@ -177,6 +219,9 @@ def quiet_environment(workspace: Workspace) -> dict[str, str]:
         "GRADIO_ANALYTICS_CACHE_FREQUENCY": "100",
         "GRADIO_TEMP_DIR": str(workspace.temp),
         "GRADIO_RUN_HISTORY": "False",
+        # uvicorn (0.51) believes X-Forwarded-For of everything that comes from loopback, and
+        # so does every tunnel's visitor; the gate judges it instead.
+        "FORWARDED_ALLOW_IPS": "",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DIFFUSERS_DISABLE_REMOTE_CODE": "1",
         "DO_NOT_TRACK": "1",
@@ -193,12 +238,27 @@ def apply_quiet_environment(workspace: Workspace) -> None:
 
 def worker_environment(settings: Settings) -> dict[str, str]:
     """The environment of a worker: this one, quiet, with the secrets it may need."""
-    return {**os.environ, **quiet_environment(settings.workspace), **settings.secrets}
+    kept = {name: value for name, value in os.environ.items() if name != OWNER_PASSWORD}
+    return {**kept, **quiet_environment(settings.workspace), **settings.secrets}
 
 
-def host_marks(environment: Mapping[str, str] | None = None) -> frozenset[str]:
-    """Names (no values) of the variables by which rented hosts can be told apart."""
-    return frozenset(n for n in (os.environ if environment is None else environment) if n.startswith(HOST_PREFIXES))
+def host_marks(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that tell hosts apart; with values of HOST_FACTS alone, else ''."""
+    given = os.environ if environment is None else environment
+    return {n: given[n] if n in HOST_FACTS else "" for n in given if n.startswith(HOST_PREFIXES)}
+
+
+def child_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program started here: this one's, with `more` in it.
+
+    A notebook's kernel points matplotlib at itself; no other process can follow it there.
+    """
+    return {**{n: v for n, v in os.environ.items() if n != "MPLBACKEND"}, **more}
+
+
+def bare_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of somebody else's program: enough to run, no key of ours."""
+    return {**{n: os.environ[n] for n in BARE_NAMES if n in os.environ}, **more}
 
 
 @contextmanager
@@ -244,8 +304,42 @@ def _port(value: str) -> int:
     return int(value)
 
 
+def _share(value: str) -> str:
+    way = value.strip().lower() or "auto"
+    if way not in SHARE_WAYS:
+        raise InvalidInput(
+            f"MASUKA_SHARE is {value!r}, which is no way to open a link.",
+            f"Use one of {', '.join(SHARE_WAYS)}.",
+            field="MASUKA_SHARE",
+        )
+    return way
+
+
+def _host_name(environment: Mapping[str, str], name: str) -> str:
+    """The host name, also out of a whole address; '' where the variable is not set."""
+    value = environment.get(name, "").strip().lower().removeprefix("https://").rstrip("/")
+    if not all(part.replace("-", "").isalnum() for part in value.split(".")) and value:
+        raise InvalidInput(
+            f"{name} is {value!r}, which is no host name.", "Use a name such as studio.example.org.", field=name
+        )
+    return value
+
+
 def _names(value: str) -> tuple[str, ...]:
     return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+
+
+def _networks(value: str) -> tuple[str, ...]:
+    for text in _names(value):
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError as error:
+            raise InvalidInput(
+                f"MASUKA_TRUSTED_PROXIES names {text!r}, which is no address.",
+                "Use addresses or networks with commas between, for example 10.0.0.0/8.",
+                field="MASUKA_TRUSTED_PROXIES",
+            ) from error
+    return _names(value)
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:

@@ -1,71 +1,84 @@
 """The one gate before every route: nobody gets past it without a session.
 
-Pure ASGI, and closed by default: a route that is added later, a websocket or a file of
-Gradio is behind it without having to know of it. Open to strangers are `/healthz`,
-`/login` and `/enter` only, and of those nothing tells about the studio.
+Pure ASGI, and closed by default: a route that `access.rules` does not name is closed, a
+websocket too. Open to strangers is what `access.entrance` answers, and nothing of that
+tells about the studio.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
-from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+from urllib.parse import urlsplit
 
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from masuka.access.limits import Throttle
-from masuka.access.pages import login_page
-from masuka.access.sessions import SESSION_LIFETIME_S, Sessions
+from masuka.access import rules, wire
+from masuka.access.accounts import Accounts
+from masuka.access.entrance import Entrance, Visit
+from masuka.access.limits import Rate, Throttle
+from masuka.access.sessions import Sessions
+from masuka.errors import StoreError
 from masuka.requests import Actor
 
 log = logging.getLogger(__name__)
 
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 STARTUP_PATH = "/gradio_api/startup-events"
-_LONGEST_FORM_BYTES = 8192
-_USED = "This link was used already, or it is too old."
-_CSP = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; connect-src 'self'; "
-    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
-)
-"""Gradio needs inline scripts and compiles `js=`; nothing may be fetched from elsewhere."""
-SECURITY_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",
-    "x-frame-options": "SAMEORIGIN",
-    "cross-origin-opener-policy": "same-origin",
-    "permissions-policy": "camera=(), microphone=(), geolocation=()",
-    "content-security-policy": _CSP,
-}
+STREAM_PATH = "/gradio_api/queue/data"
+CHANGES_PER_MINUTE = 100
+LOOKS_PER_MINUTE = 1500
+MOST_STREAMS = 24
+"""Open at once in one session; a browser keeps one a tab, and six to one server."""
+_STREAMS_KNOWN = 4096
 
 
 @dataclass
 class Door:
     """What the gate decides by.
 
-    `actor_of` gives the person of a user id, None when there is no such active user.
-    `starting` is true until the app answers: Gradio's launch asks one harmless path of
-    its own server, without a cookie, from this machine.
+    `hosts` are the names under which the page may be asked for; `framed_by` the sites
+    that may show it in a frame (a Space's page, a notebook). `proxies` may say whom a
+    request comes from. `starting` is true until the app answers: Gradio's launch asks one
+    harmless path of its own server, without a cookie, from this machine.
     """
 
     sessions: Sessions
-    actor_of: Callable[[int], Actor | None]
-    hosts: frozenset[str]
-    throttle: Throttle = field(default_factory=Throttle)
+    accounts: Accounts
+    hosts: set[str]
+    proxies: tuple[wire.Network, ...] = ()
+    framed_by: str = ""
+    tokens: Throttle = field(default_factory=Throttle)
+    looks: Rate = field(default_factory=lambda: Rate(LOOKS_PER_MINUTE))
+    changes: Rate = field(default_factory=lambda: Rate(CHANGES_PER_MINUTE))
     starting: bool = False
+    telling: set[str] = field(default_factory=set)
 
     @staticmethod
-    def host_names(host: str, allowed: Iterable[str]) -> frozenset[str]:
+    def host_names(host: str, allowed: Iterable[str]) -> set[str]:
         """Loopback, the address the app listens on, and what the person allowed."""
         everywhere = ("0.0.0.0", "::", "")  # noqa: S104 - listened on, never a name in a request
         own = set() if host in everywhere else {host}
-        return frozenset(name.lower() for name in LOOPBACK_NAMES | own | set(allowed))
+        return {name.lower() for name in wire.LOOPBACK_NAMES | own | set(allowed)}
+
+    def allow_host(self, name: str, *, tells_address: bool = False) -> None:
+        """Serves the page under one more name, a tunnel's.
+
+        `tells_address` is for an agent on this machine that adds the visitor's address as
+        the last one of X-Forwarded-For itself.
+        """
+        self.hosts.add(wire.host_name(name))
+        if tells_address:
+            self.telling.add(wire.host_name(name))
+
+    def forget_host(self, name: str) -> None:
+        """Serves the page under that name no longer."""
+        self.hosts.discard(wire.host_name(name))
+        self.telling.discard(wire.host_name(name))
 
 
 class Gate:
@@ -74,205 +87,134 @@ class Gate:
     def __init__(self, app: ASGIApp, door: Door) -> None:
         self._app = app
         self._door = door
+        self._entrance = Entrance(door.sessions, door.accounts, door.tokens, framed=bool(door.framed_by))
+        self._headers = wire.security_headers(door.framed_by)
+        self._streams: OrderedDict[str, str] = OrderedDict()
+        self._open_streams: dict[str, int] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        headers = _headers(scope)
-        refusal = self._refusal(scope, headers)
+        headers = wire.headers_of(scope)
+        refusal = self._foreign(scope, headers)
+        if scope["type"] == "websocket":
+            await _close(receive, send)  # there is none that anybody needs
+            return
+        send = wire.with_headers(send, self._headers)
         if refusal is None:
-            scope["actor"] = actor = self._actor(headers)
-            if actor is None and not self._passes_unknown(scope):
-                refusal = await self._strangers_answer(scope, receive, headers)
-            elif actor is not None and scope["type"] == "http":
-                refusal = self._token_answer(scope, headers)
-        if refusal is None:
-            await self._app(scope, receive, _with_security_headers(send))
-        elif scope["type"] == "websocket":
-            await _close(receive, send)
-        else:
-            await refusal(scope, receive, _with_security_headers(send))
+            visit = await self._visit(scope, receive, headers)
+            refusal = self._forbidden(visit) or await self._entrance.answer(visit)
+            if refusal is None and visit.actor is None and not self._is_start(scope):
+                refusal = wire.refusal(401, "Not signed in.", "Open the app's link.")
+            if refusal is None:
+                await self._pass(visit, send)
+                return
+        await refusal(scope, receive, send)
 
-    def _refusal(self, scope: Scope, headers: dict[str, str]) -> Response | None:
+    def _foreign(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         """Refuses names that are not ours (DNS rebinding) and requests from other sites."""
-        if not self._is_ours(headers.get("host", "")):
+        if not wire.is_allowed(wire.host_name(headers.get("host", "")), self._door.hosts):
             log.warning("refused the host name %r", headers.get("host", "")[:200])
-            return _error(421, "This name does not belong to the app.", "Add it to MASUKA_ALLOWED_HOSTS.")
+            return wire.refusal(421, "This name does not belong to the app.", "Add it to MASUKA_ALLOWED_HOSTS.")
         changes = scope["type"] == "websocket" or scope["method"] in CHANGING
         if changes and not self._is_same_site(headers):
             log.warning("refused a request from the site %r", headers.get("origin", "")[:200])
-            return _error(403, "Another site sent this request.", "Open the app itself and try again.")
+            return wire.refusal(403, "Another site sent this request.", "Open the app itself and try again.")
         return None
-
-    def _is_ours(self, host: str) -> bool:
-        return _name(host) in self._door.hosts
 
     def _is_same_site(self, headers: dict[str, str]) -> bool:
+        """Whether our own page sent this; behind a proxy the page may have another name of ours."""
         origin = headers.get("origin")
-        if origin is not None:
-            return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
-        return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        if origin is None:
+            return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        place = urlsplit(origin).netloc.lower()
+        # Other programs of this machine are pages on localhost or another port too, and
+        # everybody's notebook is below a name with a star: those must be the very host asked.
+        ours = place in self._door.hosts and place not in wire.LOOPBACK_NAMES
+        return bool(place) and (ours or place == headers.get("host", "").lower())
 
-    def _actor(self, headers: dict[str, str]) -> Actor | None:
-        cookie = _cookie(headers.get("cookie", ""), self._door.sessions.cookie_name)
-        user_id = self._door.sessions.user_of(cookie) if cookie else None
-        return None if user_id is None else self._door.actor_of(user_id)
-
-    def _passes_unknown(self, scope: Scope) -> bool:
-        client = (scope.get("client") or ("", 0))[0]
-        return bool(
-            self._door.starting
-            and scope["type"] == "http"
-            and scope["path"] == STARTUP_PATH
-            and client in ("127.0.0.1", "::1")
+    async def _visit(self, scope: Scope, receive: Receive, headers: dict[str, str]) -> Visit:
+        cookie = wire.cookie_in(headers.get("cookie", ""), self._door.sessions.cookie_name)
+        scope["actor"] = actor = await self._actor(cookie)
+        peer = (scope.get("client") or ("", 0))[0]
+        always = wire.host_name(headers.get("host", "")) in self._door.telling
+        address = wire.client_address(
+            peer, headers.get("x-forwarded-for", ""), self._door.proxies, always=always
         )
+        return Visit(scope, receive, headers, address, actor, cookie)
 
-    async def _strangers_answer(self, scope: Scope, receive: Receive, headers: dict[str, str]) -> Response:
-        if scope["type"] == "websocket":
-            return _error(401, "Not signed in.", "Open the app's link.")
-        method, path = scope["method"], scope["path"]
-        if path == "/healthz" and method in ("GET", "HEAD"):
-            return JSONResponse({"status": "ok"})
-        if path == "/login" and method == "POST":
-            token = _token_in((await _form(receive)).get("token", ""))
-            return self._enter(scope, headers, token, "/")
-        if path == "/login" and method in ("GET", "HEAD"):
-            return _html(login_page())
-        if path in ("/", "/enter") and method == "GET" and _query(scope).get("token"):
-            return self._enter(scope, headers, _query(scope)["token"], _without_token(scope))
-        if path in ("/", "/enter") and method in ("GET", "HEAD"):
-            return RedirectResponse("/login", 303, {"cache-control": "no-store"})
-        return _error(401, "Not signed in.", "Open the app's link.")
+    async def _actor(self, cookie: str) -> Actor | None:
+        session = self._door.sessions.find(cookie)
+        if session is None:
+            return None
+        if self._door.sessions.is_due(session):
+            try:
+                await run_in_threadpool(self._door.sessions.touch, session)
+            except StoreError as error:
+                log.warning("a session's last use could not be noted: %s", error)
+        return session.actor
 
-    def _token_answer(self, scope: Scope, headers: dict[str, str]) -> Response | None:
-        """What somebody who is inside gets instead of a page: a clean address, a way out."""
-        method, path = scope["method"], scope["path"]
-        if path == "/healthz" and method in ("GET", "HEAD"):
-            return JSONResponse({"status": "ok"})
-        if path == "/logout" and method == "POST":
-            answer = RedirectResponse("/login", 303, {"cache-control": "no-store"})
-            answer.delete_cookie(self._door.sessions.cookie_name, path="/")
-            return answer
-        if path in ("/", "/enter", "/login") and method == "GET":
-            token = _query(scope).get("token")
-            if token:
-                self._door.sessions.use_token(token)  # nobody else may use it after this
-            if token or path != "/":
-                return RedirectResponse(_without_token(scope), 303, {"cache-control": "no-store"})
+    def _forbidden(self, visit: Visit) -> Response | None:
+        """What the rules and the limits say against this request."""
+        rule = rules.rule_of(visit.method, visit.path)
+        if visit.actor is None and rule.who != "anybody":
+            return None  # answered with 401, whatever it is: a stranger learns no route
+        wait_s = self._count(visit, rule)
+        if wait_s:
+            return wire.later(wait_s)
+        if rule.who == "nobody":
+            return wire.refusal(404, "There is nothing at this address.", "", "NotFound")
+        if not rule.lets(visit.actor):
+            return wire.refusal(403, "This is not for you.", "Ask the owner of this studio.")
+        return self._strange_stream(visit)
+
+    def _count(self, visit: Visit, rule: rules.Rule) -> float:
+        who = visit.cookie if visit.actor is not None else visit.address
+        rate = self._door.looks if rule.kind == "look" else self._door.changes
+        return rate.take(f"{rule.kind == 'login'}:{who}")
+
+    def _strange_stream(self, visit: Visit) -> Response | None:
+        """Refuses the stream of another session: it carries what that person sees."""
+        if visit.path.rstrip("/") != STREAM_PATH:
+            return None
+        stream = visit.query.get("session_hash", "")[:100]
+        if self._streams.setdefault(stream, visit.cookie) != visit.cookie:
+            return wire.refusal(404, "There is nothing at this address.", "", "NotFound")
+        while len(self._streams) > _STREAMS_KNOWN:
+            self._streams.popitem(last=False)
+        if self._open_streams.get(visit.cookie, 0) >= MOST_STREAMS:
+            return wire.later(5)
         return None
 
-    def _enter(self, scope: Scope, headers: dict[str, str], token: str, then: str) -> Response:
+    def _is_start(self, scope: Scope) -> bool:
         client = (scope.get("client") or ("", 0))[0]
-        wait_s = self._door.throttle.wait_s(client)
-        if wait_s > 0:
-            later = _html(login_page(f"Too many wrong tries. Wait {wait_s:.0f} seconds."), 429)
-            later.headers["retry-after"] = f"{wait_s:.0f}"
-            return later
-        user_id = self._door.sessions.use_token(token)
-        if user_id is None or self._door.actor_of(user_id) is None:
-            self._door.throttle.failed(client)
-            return _html(login_page(_USED), 401)
-        answer = RedirectResponse(then, 303, {"cache-control": "no-store"})
-        answer.set_cookie(
-            self._door.sessions.cookie_name,
-            self._door.sessions.cookie(user_id),
-            max_age=SESSION_LIFETIME_S,
-            path="/",
-            secure=_is_https(scope, headers),
-            httponly=True,
-            samesite="lax",
-        )
-        return answer
+        return self._door.starting and scope["path"] == STARTUP_PATH and client in ("127.0.0.1", "::1")
+
+    async def _pass(self, visit: Visit, send: Send) -> None:
+        _drop_foreign_host(visit, self._door.hosts)
+        if visit.path.rstrip("/") != STREAM_PATH:
+            await self._app(visit.scope, visit.receive, send)
+            return
+        self._open_streams[visit.cookie] = self._open_streams.get(visit.cookie, 0) + 1
+        try:
+            await self._app(visit.scope, visit.receive, send)
+        finally:
+            left = self._open_streams[visit.cookie] - 1
+            if left:
+                self._open_streams[visit.cookie] = left
+            else:
+                del self._open_streams[visit.cookie]
 
 
-def _headers(scope: Scope) -> dict[str, str]:
-    """The headers by lower-case name; a header that comes twice is joined, as HTTP says."""
-    headers: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        joint = "; " if key == "cookie" else ", "
-        headers[key] = f"{headers[key]}{joint}{text}" if key in headers else text
-    return headers
-
-
-def _name(host: str) -> str:
-    """The host without its port, lower case; brackets of an IPv6 address are kept."""
-    host = host.strip().lower()
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].rstrip(".")
-
-
-def _cookie(header: str, name: str) -> str:
-    for part in header.split(";"):
-        key, _, value = part.strip().partition("=")
-        if key == name:
-            try:
-                return SimpleCookie(f"{key}={value}")[key].value
-            except (CookieError, KeyError):
-                return ""
-    return ""
-
-
-def _query(scope: Scope) -> dict[str, str]:
-    return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
-
-
-def _without_token(scope: Scope) -> str:
-    """Where to go after entering: the same view of the page, and never another site."""
-    kept = {k: v for k, v in _query(scope).items() if k != "token"}
-    return "/?" + urlencode(kept) if kept else "/"
-
-
-def _token_in(text: str) -> str:
-    """The token that was typed, also out of a whole link."""
-    text = text.strip()
-    if "token=" in text:
-        return parse_qs(urlsplit(text).query).get("token", [""])[0]
-    return text
-
-
-async def _form(receive: Receive) -> dict[str, str]:
-    """The fields of a small urlencoded form; a longer body is cut, so its token is wrong."""
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > _LONGEST_FORM_BYTES or not message.get("more_body"):
-            break
-    return dict(parse_qsl(body[:_LONGEST_FORM_BYTES].decode("latin-1")))
-
-
-def _is_https(scope: Scope, headers: dict[str, str]) -> bool:
-    forwarded = headers.get("x-forwarded-proto", "").split(",")[0].strip()
-    return "https" in (scope.get("scheme"), forwarded)
-
-
-def _html(page: str, status: int = 200) -> HTMLResponse:
-    return HTMLResponse(page, status, {"cache-control": "no-store"})
-
-
-def _error(status: int, message: str, hint: str) -> JSONResponse:
-    body: dict[str, Any] = {"type": "NotAllowed", "message": message, "hint": hint}
-    return JSONResponse(body, status, {"cache-control": "no-store"})
+def _drop_foreign_host(visit: Visit, hosts: set[str]) -> None:
+    """Gradio believes X-Forwarded-Host; a name that is not ours must not get into a page."""
+    said = visit.headers.get("x-forwarded-host")
+    if said is not None and not wire.is_allowed(wire.host_name(said.split(",")[0]), hosts):
+        kept = [pair for pair in visit.scope["headers"] if pair[0].lower() != b"x-forwarded-host"]
+        visit.scope["headers"] = kept
 
 
 async def _close(receive: Receive, send: Send) -> None:
     await receive()  # websocket.connect
     await send({"type": "websocket.close", "code": 4401, "reason": "Not signed in"})
-
-
-def _with_security_headers(send: Send) -> Send:
-    async def guarded(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            present = {name.lower() for name, _ in message.get("headers", ())}
-            extra = [
-                (name.encode(), value.encode())
-                for name, value in SECURITY_HEADERS.items()
-                if name.encode() not in present
-            ]
-            message = {**message, "headers": [*message.get("headers", ()), *extra]}
-        await send(message)
-
-    return guarded

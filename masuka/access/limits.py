@@ -1,4 +1,4 @@
-"""How often something may be tried."""
+"""How often something may be tried or asked for; all of it in memory, bounded."""
 
 from __future__ import annotations
 
@@ -6,46 +6,67 @@ import threading
 import time
 from collections.abc import Callable
 
+Clock = Callable[[], float]
+MOST_KEYS = 4096
+
 
 class Throttle:
-    """Counts failures per key; after `attempts` in `window_s` the key has to wait.
+    """After `attempts` in `window_s` a key has to wait.
 
-    Behind a tunnel every visitor has the same address, so a key that is over its limit
-    delays newcomers only: people who are inside already are never asked.
+    An attempt counts when it begins, so that many at once are no more than so many.
+
+    Behind a tunnel every visitor may have the same address, so a key that is over its
+    limit delays newcomers only: people who are inside already are never asked.
     """
 
-    MOST_KEYS = 4096
-
-    def __init__(
-        self, attempts: int = 10, window_s: float = 60.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, attempts: int = 10, window_s: float = 60.0, clock: Clock = time.monotonic) -> None:
         self.attempts = attempts
         self.window_s = window_s
         self._clock = clock
-        self._failures: dict[str, list[float]] = {}
+        self._begun: dict[str, list[float]] = {}
         self._lock = threading.Lock()
 
-    def wait_s(self, key: str) -> float:
-        """Seconds until this key may try again; 0 when it may now."""
+    def take(self, key: str) -> float:
+        """0 when this key may try now, which is counted; else the seconds until it may."""
         with self._lock:
             recent = self._recent(key)
-            if len(recent) < self.attempts:
-                return 0.0
-            return max(0.0, recent[-self.attempts] + self.window_s - self._clock())
+            if len(recent) >= self.attempts:
+                return max(0.001, recent[-self.attempts] + self.window_s - self._clock())
+            self._begun.pop(key, None)
+            if len(self._begun) >= MOST_KEYS:
+                self._begun.pop(next(iter(self._begun)))  # the key that was quiet for longest
+            self._begun[key] = [*recent, self._clock()]
+            return 0.0
 
-    def failed(self, key: str) -> None:
-        """Counts one failure of this key."""
+    def give_back(self, key: str) -> None:
+        """The key's last attempt does not count."""
         with self._lock:
-            if len(self._failures) >= self.MOST_KEYS and key not in self._failures:
-                self._forget_old()
-            self._failures[key] = [*self._recent(key), self._clock()][-self.attempts :]
+            self._begun[key] = self._recent(key)[:-1]
+
+    def forget(self, key: str) -> None:
+        """The key's attempts do not count any more: it was let in."""
+        with self._lock:
+            self._begun.pop(key, None)
 
     def _recent(self, key: str) -> list[float]:
         since = self._clock() - self.window_s
-        return [at for at in self._failures.get(key, []) if at > since]
+        return [at for at in self._begun.get(key, []) if at > since]
 
-    def _forget_old(self) -> None:
-        kept = {key: self._recent(key) for key in self._failures}
-        self._failures = {key: times for key, times in kept.items() if times}
-        while len(self._failures) >= self.MOST_KEYS:
-            self._failures.pop(next(iter(self._failures)))
+
+class Rate:
+    """So many requests a minute for each key, with a minute's worth at once."""
+
+    def __init__(self, per_minute: int, clock: Clock = time.monotonic) -> None:
+        self.per_minute = per_minute
+        self._clock = clock
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def take(self, key: str) -> float:
+        """0 when the request may pass, which is counted; else the seconds to wait."""
+        now = self._clock()
+        left, at = self._left.pop(key, (float(self.per_minute), now))
+        left = min(float(self.per_minute), left + (now - at) * self.per_minute / 60)
+        if len(self._left) >= MOST_KEYS:
+            self._left.pop(next(iter(self._left)))  # the key that was quiet for longest
+        self._left[key] = (left - 1 if left >= 1 else left, now)
+        return 0.0 if left >= 1 else (1 - left) * 60 / self.per_minute

@@ -1,113 +1,111 @@
-"""One-time links and session cookies.
+"""Sessions: a cookie of 256 random bits, whose hash is a row in the database.
 
-A link's token is kept as the name of a small file (its SHA-256, never the token), so
-that another process can make one while the app runs, and so that of two people who
-use the same link exactly one gets in: whoever removes the file.
+A session is always a new one: what a browser brought along is never taken over. It ends
+when it was not used for a while, at its last day, at sign-out, and when its person gets
+another password or role. A restored database has none: everybody signs in again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from itsdangerous import BadSignature, TimestampSigner
+from masuka.access.links import Links, digest
+from masuka.store import sessions as rows
+from masuka.store import users
+from masuka.store.connect import Store
+from masuka.store.sessions import Session
 
-LINK_LIFETIME_S = 24 * 3600
-SESSION_LIFETIME_S = 30 * 24 * 3600
-_LONGEST_TOKEN = 200
+HOUR_S = 3600
+DAY_S = 24 * HOUR_S
+SEEN_EVERY_S = 300.0
+"""A session's last use is written that often; each look would be a write otherwise."""
+_LONGEST_COOKIE = 200
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """How long a session lasts unused, and at most."""
+
+    idle_s: int
+    absolute_s: int
+
+
+AWAY = Lifetime(idle_s=12 * HOUR_S, absolute_s=7 * DAY_S)
+"""Everybody who comes by another name than this machine's own."""
+AT_HOME = Lifetime(idle_s=30 * DAY_S, absolute_s=30 * DAY_S)
+"""A one-time link opened on the machine itself: whoever sits there can make another one."""
 
 
 class Sessions:
-    """Makes and checks links and cookies; `folder` is the workspace's secrets folder."""
+    """Makes, finds and ends sessions; `folder` is the workspace's secrets folder."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        self._folder = folder
-        self._links = folder / "links"
+    def __init__(self, store: Store, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
         self._clock = clock
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._links.mkdir(mode=0o700, exist_ok=True)
-        self._key = _key_of(folder / "session.key")
-
-    @property
-    def cookie_name(self) -> str:
-        """Differs between installations: cookies of one host do not know about ports."""
-        return f"masuka-{hashlib.sha256(b'name' + self._key).hexdigest()[:8]}"
+        self.links = Links(folder, clock)
+        # Differs between installations: cookies of one host do not know about ports.
+        self.cookie_name = f"masuka-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
 
     def new_token(self, user_id: int) -> str:
-        """A token that lets this user in once, within a day."""
-        self._sweep()
-        token = secrets.token_urlsafe(32)
-        file = self._links / _digest(token)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            out.write(f"{user_id} {self._clock():.0f}")
-        return token
+        """A one-time link's token for this user; see `Links.new_token`."""
+        return self.links.new_token(user_id)
 
     def use_token(self, token: str) -> int | None:
-        """The user the token was made for; None if it is wrong, used or too old."""
-        if not token or len(token) > _LONGEST_TOKEN:
+        """The user of a one-time link's token; see `Links.use_token`."""
+        return self.links.use_token(token)
+
+    def begin(self, user_id: int, *, lifetime: Lifetime = AWAY, device: str = "", before: str = "") -> str:
+        """The cookie of a new session; the one of before in this browser ends."""
+        if before:
+            self.end(before)
+        cookie = secrets.token_urlsafe(32)
+        rows.add_session(
+            self._store,
+            id=digest(cookie),
+            user_id=user_id,
+            device=device[:100],
+            idle_s=lifetime.idle_s,
+            now_at=self._at(),
+            idle_at=self._at(lifetime.idle_s),
+            expires_at=self._at(lifetime.absolute_s),
+        )
+        return cookie
+
+    def find(self, cookie: str) -> Session | None:
+        """The session of this cookie; None if it is forged, over or none at all."""
+        if not cookie or len(cookie) > _LONGEST_COOKIE:
             return None
-        file = self._links / _digest(token)
-        try:
-            content = file.read_text()
-            file.unlink()  # of two who come at once, the second fails here
-        except FileNotFoundError:
-            return None
-        user_id, _, made = content.partition(" ")
-        if self._clock() - float(made) > LINK_LIFETIME_S:
-            return None
-        return int(user_id)
+        return rows.find_session(self._store, id=digest(cookie), now_at=self._at())
 
-    def cookie(self, user_id: int) -> str:
-        """The value of a new session's cookie."""
-        return self._signer().sign(f"{user_id}.{secrets.token_hex(8)}").decode()
+    def is_due(self, session: Session) -> bool:
+        """Whether `touch` has something to write."""
+        return session.seen_at < self._at(-SEEN_EVERY_S)
 
-    def user_of(self, cookie: str) -> int | None:
-        """The user id of a session cookie; None if it is forged, too old or none at all."""
-        try:
-            value = self._signer().unsign(cookie, max_age=SESSION_LIFETIME_S).decode()
-        except BadSignature:
-            return None
-        user_id = value.partition(".")[0]
-        return int(user_id) if user_id.isdigit() else None
+    def touch(self, session: Session) -> None:
+        """Keeps a session that is used from ending as idle."""
+        rows.touch_session(
+            self._store, id=session.id, seen_at=self._at(), idle_at=min(self._at(session.idle_s), session.expires_at)
+        )
 
-    def end_all(self) -> None:
-        """Every session and every link stops working, on all devices."""
-        (self._folder / "session.key").unlink(missing_ok=True)
-        for link in self._links.iterdir():
-            link.unlink(missing_ok=True)
-        self._key = _key_of(self._folder / "session.key")
+    def end(self, cookie: str) -> None:
+        """This session is over, in this browser."""
+        rows.delete_session(self._store, id=digest(cookie))
 
-    def _signer(self) -> TimestampSigner:
-        return TimestampSigner(self._key, salt="masuka session", digest_method=hashlib.sha256)
+    def end_all(self, user_id: int) -> None:
+        """Every session and every link of this user stops working, on all devices."""
+        users.end_epoch(self._store, id=user_id)
+        rows.delete_sessions(self._store, user_id=user_id)
+        self.links.forget(user_id)
 
-    def _sweep(self) -> None:
-        for link in self._links.iterdir():
-            try:
-                old = self._clock() - link.stat().st_mtime > LINK_LIFETIME_S
-            except FileNotFoundError:
-                continue
-            if old:
-                link.unlink(missing_ok=True)
+    def list(self, user_id: int) -> list[Session]:
+        """The user's sessions that are good now."""
+        return rows.list_sessions(self._store, user_id=user_id, now_at=self._at())
 
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
-
-
-def _key_of(file: Path) -> bytes:
-    """The key in this file, made if missing; of two processes at once the first one's stays."""
-    if not file.exists():
-        fresh = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(secrets.token_bytes(32))
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, file)
-        fresh.unlink()
-    return file.read_bytes()
+    def _at(self, later_s: float = 0.0) -> str:
+        return datetime.fromtimestamp(self._clock() + later_s, UTC).isoformat(timespec="microseconds")

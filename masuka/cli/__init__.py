@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from masuka.cli import characters, database, datasets, jobs, make, models
+from masuka.cli import characters, database, datasets, jobs, make, models, people, share, vault
 from masuka.cli.start import add_to
 
 app = typer.Typer(
@@ -21,7 +21,10 @@ app.add_typer(make.train_group, name="train")
 app.add_typer(make.generate_group, name="generate")
 app.add_typer(jobs.group, name="jobs")
 app.add_typer(models.group, name="models")
+app.add_typer(share.group, name="share")
 app.add_typer(database.group, name="db")
+people.add_to(app)
+app.add_typer(vault.group, name="vault")
 
 
 def main() -> None:

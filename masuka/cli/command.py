@@ -23,6 +23,8 @@ import typer
 from masuka import logs
 from masuka.config import Settings, apply_quiet_environment
 from masuka.errors import MasukaError
+from masuka.hosting.runtime import detect
+from masuka.hosting.space import settled
 from masuka.requests.base import Param, Request, params, show_number
 from masuka.store.jobs import Job
 from masuka.studio import Studio
@@ -156,7 +158,7 @@ def _flags(name: str, param: Param) -> list[str]:
 
 
 def _call(function: Callable[..., Answer], own: Mapping[str, Any], given: dict[str, Any]) -> Answer:
-    settings = Settings.from_environment()
+    settings = settled(Settings.from_environment(), detect())
     apply_quiet_environment(settings.workspace)
     logs.configure(settings, screen=False)
     if "settings" in own:

@@ -43,9 +43,17 @@ def show_one(
 
 
 @command(group, "download")
-def download(studio: Studio, base: str, as_json: bool = False) -> Answer:
+def download(
+    studio: Studio,
+    base: str,
+    later: Annotated[bool, typer.Option("--later", help="Only queue it; the app runs it.")] = False,
+    as_json: bool = False,
+) -> Answer:
     """Downloads a base model."""
-    job = show.run(studio, studio.models.download(base), quiet=as_json)
+    job = studio.models.download(base)
+    if later:
+        return Answer(job, f"Job {job.id} is queued: {job.title}.")
+    job = show.run(studio, job, quiet=as_json)
     return Answer(job, f"{studio.models.base(base).title} is here.")
 
 

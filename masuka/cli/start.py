@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from masuka.access.sessions import Sessions
+from masuka.access.links import Links
 from masuka.cli import demo as main_job
 from masuka.cli.command import Answer, command
 from masuka.config import Settings
@@ -75,7 +75,7 @@ def link(
             field="address",
         )
     base = address or f"http://{settings.host}:{settings.port}"
-    token = Sessions(settings.workspace.create().secrets).new_token(OWNER_ID)
+    token = Links(settings.workspace.create().secrets).new_token(OWNER_ID)
     url = f"{base.rstrip('/')}/?token={token}"
     return Answer({"link": url}, url)
 

@@ -15,10 +15,12 @@ from masuka import pocket
 from masuka.config import Settings
 from masuka.errors import MasukaError
 from masuka.families import broken
+from masuka.hosting import addresses
 from masuka.hosting.machine import Machine, machine
 from masuka.hosting.runtime import detect
 from masuka.store.migrations import runner
 from masuka.store.opening import database_file
+from masuka.vault.local import Local
 
 PACKAGES = (
     "gradio", "torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes", "pyngrok",
@@ -30,13 +32,15 @@ LEAST_DISK_GIB = 1
 LITTLE_MEMORY_GIB = 2
 OLDEST_TORCH = (2, 8)
 
+State = Literal["good", "note", "bad"]
+
 
 @dataclass(frozen=True)
 class Finding:
     """One thing that was looked at; `remedy` says what to do where it is not 'good'."""
 
     name: str
-    state: Literal["good", "note", "bad"]
+    state: State
     text: str
     remedy: str = ""
 
@@ -50,7 +54,7 @@ def examine(settings: Settings) -> list[Finding]:
     here = machine(settings.workspace.root, device=settings.device)
     return [
         _python(),
-        _host(),
+        _host(settings),
         *_packages(),
         _torch(here),
         _gpu(here),
@@ -58,10 +62,12 @@ def examine(settings: Settings) -> list[Finding]:
         _workspace(settings),
         _disk(here),
         _database(settings),
+        _vault(settings),
         _pocket(),
         *_families(),
         _port(settings),
         _keys(settings),
+        _link(settings),
     ]
 
 
@@ -83,13 +89,20 @@ def _python() -> Finding:
     return Finding("python", "bad", text, "Use Python 3.11, 3.12 or 3.13.")
 
 
-def _host() -> Finding:
+def _host(settings: Settings) -> Finding:
     host = detect()
+    if host.zero_gpu:
+        return Finding(
+            "host", "note", "Runs on ZeroGPU, which lends its GPU for minutes to single requests",
+            "The built-in model works on the CPU. For the large ones, and to train them, give the Space its own GPU.",
+        )  # fmt: skip
     if host.keeps_files:
         return Finding("host", "good", f"Runs on {host.title}")
+    if settings.vault is not None:
+        return Finding("host", "good", f"Runs on {host.title}, and is kept in {settings.vault}")
     return Finding(
         "host", "note", f"Runs on {host.title}, which may forget its files",
-        "Set MASUKA_HOME to a folder that is kept, and download what you want to keep.",
+        "Set MASUKA_VAULT to a folder that is kept, and download what you want to keep.",
     )  # fmt: skip
 
 
@@ -179,6 +192,27 @@ def _database(settings: Settings) -> Finding:
     return Finding("database", "good", text)
 
 
+def _vault(settings: Settings) -> Finding:
+    """From this workspace's own notes: a vault that hangs must not hang the doctor."""
+    host = detect()
+    if settings.vault is None:
+        state: State = "good" if host.keeps_files else "note"
+        remedy = "" if host.keeps_files else "Name a folder that is kept in MASUKA_VAULT."
+        return Finding("vault", state, "Nothing is kept outside this machine", remedy)
+    try:
+        notes = Local.load(settings.workspace, settings.vault)
+    except MasukaError as error:
+        return Finding("vault", "bad", error.message, error.hint)
+    if not notes.written_at:
+        return Finding("vault", "note", f"Nothing was saved to {settings.vault} yet", "Start MASUKA, or: masuka vault save")
+    if notes.confirmed_at < notes.written_at:
+        return Finding(
+            "vault", "note", f"Last confirmed save {notes.confirmed_at or 'never'}, written {notes.written_at}",
+            "Keep the session open until Drive has uploaded it.",
+        )  # fmt: skip
+    return Finding("vault", "good", f"Last confirmed save {notes.confirmed_at}, in {settings.vault}")
+
+
 def _pocket() -> Finding:
     if (pocket.FOLDER / "model_index.json").is_file():
         return Finding("pocket", "good", "The built-in model is here")
@@ -207,6 +241,22 @@ def _port(settings: Settings) -> Finding:
             "Set MASUKA_PORT to another number if it is another program.",
         )  # fmt: skip
     return Finding("port", "good", f"Port {settings.port} is free")
+
+
+def _link(settings: Settings) -> Finding:
+    host = detect()
+    if host.public_address:
+        return Finding("link", "good", f"{host.title} shows the page at {host.public_address}")
+    if settings.share == "off":
+        return Finding("link", "good", "Links for collaborators are switched off")
+    told = addresses.read(settings.workspace)
+    if told.state == "open":
+        return Finding("link", "good", f"Open for collaborators: {told.public_url}")
+    if told.state == "failed":
+        return Finding("link", "note", told.message, told.hint)
+    if settings.share == "cloudflared" and not settings.cloudflared_host:
+        return Finding("link", "bad", "The Cloudflare tunnel has no host name", "Set CLOUDFLARED_HOST to its name.")
+    return Finding("link", "good", "No link for collaborators is open")
 
 
 def _keys(settings: Settings) -> Finding:

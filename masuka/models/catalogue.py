@@ -17,6 +17,11 @@ def folder_of(entry: Entry, workspace: Workspace) -> Path:
     return entry.folder or workspace.models / entry.id
 
 
+def is_built_in(entry: Entry) -> bool:
+    """Whether the base comes with MASUKA and works on any machine."""
+    return entry.folder is not None
+
+
 def training_adapter_of(entry: Entry, workspace: Workspace) -> Path | None:
     """The folder of the LoRA that is merged while training this base, or None."""
     return None if entry.training_adapter is None else repo_folder(entry.training_adapter, workspace)

@@ -9,14 +9,14 @@ from typing import Any, TypedDict, Unpack
 from masuka.errors import NotFound
 from masuka.requests.actor import Actor
 from masuka.store.connect import Store
-from masuka.store.rows import add_row, decode, delete_row, now_at, set_row
+from masuka.store.rows import add_row, decode, delete_row, now_at, set_row, visible
 
 SELECT = """
 SELECT datasets.*,
     (SELECT count(*) FROM pictures WHERE pictures.dataset_id = datasets.id) AS picture_count,
     (SELECT min(pictures.id) FROM pictures WHERE pictures.dataset_id = datasets.id) AS cover_picture_id
 FROM datasets
-WHERE (:all OR datasets.user_id = :user_id)
+WHERE {visible}
     AND (:id IS NULL OR datasets.id = :id)
     AND (:character_id IS NULL OR datasets.character_id = :character_id)
 ORDER BY datasets.id DESC
@@ -117,7 +117,7 @@ def _select(
 ) -> list[Dataset]:
     with db.read() as conn:
         rows = conn.query(
-            SELECT,
-            {"all": actor.role == "owner", "user_id": actor.user_id, "id": id, "character_id": character_id},
+            SELECT.replace("{visible}", visible(actor, "datasets")),
+            {"id": id, "character_id": character_id},
         )
         return [decode(Dataset, row) for row in rows]

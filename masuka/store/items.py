@@ -123,7 +123,8 @@ def purge_items(
 ) -> list[Item]:
     """The items of the bin that are gone for good; their files are the caller's.
 
-    Takes the whole bin, or those with these ids, or those deleted before a time.
+    Takes the whole bin, or those with these ids, or those deleted before a time. Only an
+    owner of the studio purges what belongs to another person.
     """
     actor.must_edit()
     wanted = None if ids is None else set(ids)
@@ -132,6 +133,7 @@ def purge_items(
             item
             for item in list_items(db, actor=actor, deleted=True, limit=None)
             if (wanted is None or item.id in wanted)
+            and (actor.role == "owner" or item.user_id == actor.user_id)
             and (deleted_before_at is None or str(item.deleted_at) < deleted_before_at)
         ]
         for item in gone:

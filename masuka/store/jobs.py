@@ -13,7 +13,7 @@ from typing import Any
 
 from masuka.requests.actor import Actor
 from masuka.store.connect import Store
-from masuka.store.rows import broken_rules, decode, encode, get_row, list_rows, now_at
+from masuka.store.rows import broken_rules, decode, encode, get_row, list_rows, now_at, visible
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def list_jobs(
     before_id: int | None = None,
     limit: int = 50,
 ) -> list[Job]:
-    """The person's jobs, the newest first; an owner sees everybody's."""
+    """The jobs that the person may see, the newest first."""
     where: dict[str, Any] = {}
     columns = {"character_id": character_id, "dataset_id": dataset_id, "run_id": run_id, "kind": kind}
     for column, value in columns.items():
@@ -168,8 +168,7 @@ def count_jobs(db: Store, *, actor: Actor) -> dict[str, int]:
     """How many of the person's jobs are in each state."""
     with db.read() as connection:
         rows = connection.execute(
-            "SELECT state, COUNT(*) FROM jobs WHERE ? = 'owner' OR user_id = ? GROUP BY state",
-            [actor.role, actor.user_id],
+            f"SELECT state, COUNT(*) FROM jobs WHERE {visible(actor, 'jobs')} GROUP BY state"  # noqa: S608
         ).fetchall()
     return {row[0]: row[1] for row in rows}
 
@@ -264,9 +263,9 @@ def delete_job(db: Store, *, actor: Actor, id: int, states: Iterable[str]) -> bo
     """Whether the job was deleted: only one of the person's, in one of the states, is."""
     with db.write() as connection:
         gone = connection.execute(
-            "DELETE FROM jobs WHERE id = ? AND (? = 'owner' OR user_id = ?) "
+            f"DELETE FROM jobs WHERE id = ? AND {visible(actor, 'jobs')} "  # noqa: S608
             "AND state IN (SELECT value FROM json_each(?)) RETURNING id",
-            [id, actor.role, actor.user_id, json.dumps(list(states))],
+            [id, json.dumps(list(states))],
         ).fetchall()
     return bool(gone)
 

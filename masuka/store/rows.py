@@ -49,13 +49,42 @@ def encode(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _encoded(name, value) for name, value in values.items()}
 
 
+HANGING = frozenset({"datasets", "jobs", "runs", "models", "items"})
+"""Tables whose rows may belong to a character."""
+
+
+def visible(actor: Actor, table: str) -> str:
+    """The SQL condition for the rows of a table that this person may see.
+
+    Every query is scoped by this one function. An owner of the studio sees all, for it is
+    their machine. Anybody else sees what is theirs, what was shared with them, and what
+    hangs on a character they see; an editor may change all of that.
+    """
+    if actor.role == "owner":
+        return "1"
+    me = int(actor.user_id)
+    theirs = f"SELECT by_user_id FROM shares WHERE user_id = {me} AND kind = 'all'"  # noqa: S608 - a number
+    own = f"{table}.user_id = {me} OR {table}.user_id IN ({theirs})"
+    shared = f"SELECT object_id FROM shares WHERE user_id = {me} AND kind"  # noqa: S608 - a number
+    if table == "characters":
+        return f"({own} OR characters.id IN ({shared} = 'character'))"
+    if table == "datasets":
+        own = f"{own} OR datasets.id IN ({shared} = 'dataset')"
+    if table == "pictures":
+        return f"pictures.dataset_id IN (SELECT id FROM datasets WHERE {visible(actor, 'datasets')})"  # noqa: S608
+    if table in HANGING:
+        seen = f"SELECT id FROM characters WHERE {visible(actor, 'characters')}"  # noqa: S608 - as above
+        return f"({own} OR {table}.character_id IN ({seen}))"
+    return f"{table}.user_id = {me}"
+
+
 def get_row(db: Store, kind: type[RowT], *, table: str, noun: str, id: int, actor: Actor) -> RowT:
     """The row, if it is there and the actor may see it; raises NotFound."""
     with db.read() as conn:
         row = next(
             conn.table(table).rows_where(
-                "id = :id AND (:all OR user_id = :user_id)",
-                {"id": id, "all": actor.role == "owner", "user_id": actor.user_id},
+                f"id = ? AND {visible(actor, table)}",
+                [id],
             ),
             None,
         )
@@ -76,11 +105,12 @@ def list_rows(
 ) -> list[RowT]:
     """The rows the actor may see; each key of `where` is a condition with one '?'."""
     conditions = dict(where or {})
-    if actor.role != "owner":
-        conditions["user_id = ?"] = actor.user_id
     with db.read() as conn:
         found = conn.table(table).rows_where(
-            " AND ".join(conditions) or None, list(conditions.values()), order_by=order_by, limit=limit
+            " AND ".join([visible(actor, table), *conditions]),
+            list(conditions.values()),
+            order_by=order_by,
+            limit=limit,
         )
         return [decode(kind, row) for row in found]
 

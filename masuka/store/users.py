@@ -15,7 +15,10 @@ OWNER_ID = 1
 
 @dataclass(frozen=True)
 class User:
-    """A person; without `password_hash` nobody can sign in as them."""
+    """A person; without `password_hash` they can enter by a one-time link only.
+
+    Sessions carry the `epoch` of their beginning and end when the person's has grown.
+    """
 
     id: int
     username: str
@@ -24,6 +27,7 @@ class User:
     role: Role
     active: bool
     created_at: str
+    epoch: int
 
 
 class UserChanges(TypedDict, total=False):
@@ -73,14 +77,48 @@ def list_users(db: Store, *, actor: Actor) -> list[User]:
 
 
 def set_user(db: Store, *, actor: Actor, id: int, **changes: Unpack[UserChanges]) -> User:
-    """The changed person; raises Conflict when no active owner would be left."""
+    """The changed person; raises Conflict when no active owner would be left.
+
+    A new role, another password and a locked account end the person's sessions; a first
+    password does not, it takes nothing from anybody.
+    """
     if actor.user_id != id or {"role", "active"} & set(changes):
         actor.must_own()
     with db.write():
-        get_user(db, actor=actor, id=id)
+        before = get_user(db, actor=actor, id=id)
         set_row(db, "users", id, changes)
         _must_keep_owner(db)
+        if _ends_sessions(before, changes):
+            end_epoch(db, id=id)
         return get_user(db, actor=actor, id=id)
+
+
+def end_epoch(db: Store, *, id: int) -> None:
+    """Makes every session of the person end, on all devices."""
+    with db.write() as conn:
+        conn.execute("UPDATE users SET epoch = epoch + 1 WHERE id = ?", [id])
+
+
+def find_user(db: Store, *, username: str) -> User | None:
+    """The person of that name or e-mail address, whoever asks (the door does)."""
+    with db.read() as conn:
+        found = list(conn.table("users").rows_where("username = ? COLLATE NOCASE", [username], limit=1))
+        found = found or list(conn.table("users").rows_where("email = ? COLLATE NOCASE", [username], limit=1))
+    return decode(User, found[0]) if found else None
+
+
+def renew_hash(db: Store, *, id: int, old: str, new: str) -> None:
+    """Stores the same password's stronger hash; sessions go on."""
+    with db.write() as conn:
+        conn.execute("UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ?", [new, id, old])
+
+
+def has_owner_password(db: Store) -> bool:
+    """Whether some active owner has a password."""
+    with db.read() as conn:
+        return bool(
+            conn.table("users").count_where("role = 'owner' AND active = 1 AND password_hash IS NOT NULL")
+        )
 
 
 def delete_user(db: Store, *, actor: Actor, id: int) -> None:
@@ -90,6 +128,14 @@ def delete_user(db: Store, *, actor: Actor, id: int) -> None:
         get_user(db, actor=actor, id=id)
         delete_row(db, "users", id)
         _must_keep_owner(db)
+
+
+def _ends_sessions(before: User, changes: UserChanges) -> bool:
+    if changes.get("role", before.role) != before.role or not changes.get("active", True):
+        return True
+    return before.password_hash is not None and changes.get("password_hash", before.password_hash) != (
+        before.password_hash
+    )
 
 
 def _must_keep_owner(db: Store) -> None:

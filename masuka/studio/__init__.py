@@ -27,9 +27,13 @@ from masuka.studio.datasets import Datasets
 from masuka.studio.images import Images
 from masuka.studio.jobs import Jobs
 from masuka.studio.library import Library
+from masuka.studio.links import Links
 from masuka.studio.models import Models
+from masuka.studio.people import People
 from masuka.studio.preferences import Preferences
 from masuka.studio.training import Training
+from masuka.studio.vault import Vault, open_keeper
+from masuka.vault.restoring import before_opening
 
 OWNER = Actor(user_id=1)
 
@@ -47,8 +51,11 @@ class Studio:
         self.images = Images(context)
         self.jobs = Jobs(context)
         self.library = Library(context)
+        self.links = Links(context)
         self.models = Models(context)
+        self.people = People(context)
         self.preferences = Preferences(context)
+        self.vault = Vault(context)
 
     @classmethod
     def open(
@@ -64,26 +71,31 @@ class Studio:
         """
         settings = settings or Settings.from_environment()
         apply_quiet_environment(settings.workspace.create())
+        opening = before_opening(settings)
         store = Store.open(settings.workspace, secret_key=settings.secrets.get("SECRET_KEY"))
         # A job's old log may show a key that nothing in this process has used yet.
         logs.redact.learn(settings.secrets.values())
         stored_secrets(store, settings, OWNER.user_id)
         supervisor = None
+        keeper = open_keeper(store, settings, opening, app=workers == "processes")
         if workers == "processes":
             supervisor = Supervisor(store, settings)
-            supervisor.start()
+            # A training that goes on needs its pictures and checkpoints first.
+            keeper.when_ready(supervisor.start) if keeper else supervisor.start()
         else:
             recover(store, settings)
-        return cls(Context(settings=settings, store=store, actor=OWNER, supervisor=supervisor))
+        return cls(Context(settings=settings, store=store, actor=OWNER, supervisor=supervisor, keeper=keeper))
 
     def acting_as(self, actor: Actor) -> Studio:
         """The same open studio, seen by another person."""
         return Studio(replace(self._context, actor=actor))
 
     def close(self) -> None:
-        """Stops the supervisor (running workers live on) and closes the store."""
+        """Stops the supervisor (running workers live on), saves, and closes the store."""
         if self._context.supervisor is not None:
             self._context.supervisor.stop()
+        if self._context.keeper is not None:
+            self._context.keeper.stop()
         self._context.store.close()
 
     def __enter__(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from masuka.config import Settings, Workspace
@@ -13,6 +14,7 @@ from masuka.store.connect import Store
 
 if TYPE_CHECKING:
     from masuka.jobs.supervisor import Supervisor
+    from masuka.vault.keeper import Keeper
 
 RequestT = TypeVar("RequestT", bound=Request)
 
@@ -25,10 +27,17 @@ class Context:
     store: Store
     actor: Actor
     supervisor: Supervisor | None
+    keeper: Keeper | None = None
 
     @property
     def workspace(self) -> Workspace:
         return self.settings.workspace
+
+    def here(self, file: Path) -> Path:
+        """The same file, brought back from the vault first where it is not here yet."""
+        if self.keeper is not None and not file.exists():
+            self.keeper.here(file)
+        return file
 
     def wake(self) -> None:
         """Tells the supervisor that the queue changed."""

@@ -207,9 +207,7 @@ class Datasets:
     def export(self, dataset_id: int, to: Path) -> Path:
         """The zip at `to` with every picture, its .txt caption and a side-car."""
         dataset = self.get(dataset_id)
-        return exchange.export(
-            dataset, self.every_picture(dataset_id), to=to, resolve=self._context.workspace.resolve
-        )
+        return exchange.export(dataset, self.every_picture(dataset_id), to=to, resolve=self._file)
 
     def check(self, dataset_id: int, *, resolution_px: int = 0, read_files: bool = True) -> Sequence[str]:
         """What stands in the way of a good training, a sentence each; [] is well.
@@ -219,10 +217,13 @@ class Datasets:
         return check.problems(
             self.get(dataset_id),
             self.every_picture(dataset_id),
-            resolve=self._context.workspace.resolve,
+            resolve=self._file if read_files else self._context.workspace.resolve,
             resolution_px=resolution_px,
             read_files=read_files,
         )
+
+    def _file(self, file: str | Path) -> Path:
+        return self._context.here(self._context.workspace.resolve(file))
 
     def _folder(self, dataset_id: int) -> Path:
         return self._context.workspace.datasets / f"{dataset_id:05d}"

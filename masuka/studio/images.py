@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from masuka.errors import InvalidInput, NotFound
@@ -100,7 +99,7 @@ class Images:
         }
 
     def _adapter(self, wanted: DrawImages, adapter: Model) -> dict[str, Any]:
-        file = Path(self._context.workspace.resolve(adapter.path))
+        file = self._context.here(self._context.workspace.resolve(adapter.path))
         if not file.exists():
             raise NotFound(f"The file of {adapter.name} is gone.", "Train it again or delete it.")
         return {

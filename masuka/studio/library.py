@@ -72,6 +72,8 @@ class Library:
             if self._context.workspace.owns(file):
                 file.unlink(missing_ok=True)
                 _thumbnail(file, self._context.workspace.items).unlink(missing_ok=True)
+        if gone and self._context.keeper is not None:
+            self._context.keeper.purge_soon()
         return len(gone)
 
     def export(self, item_ids: Sequence[int], to: Path) -> Path:
@@ -102,8 +104,8 @@ class Library:
             file = small = workspace.items / "previews" / f"{job.id}.webp"
         else:
             raise InvalidInput(f"There is no kind of media {kind!r}.", field="kind")
-        chosen = small if thumbnail and small.exists() else file
-        if not chosen.exists():
+        chosen = small if thumbnail and self._context.here(small).exists() else file
+        if not self._context.here(chosen).exists():
             raise NotFound("The file is gone.", "It may have been deleted outside MASUKA.")
         return chosen
 

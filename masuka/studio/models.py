@@ -10,6 +10,8 @@ from typing import Any
 from masuka.errors import Conflict, NotFound
 from masuka.families import FAMILIES, family_of
 from masuka.families.base import Entry, Family
+from masuka.hosting.runtime import detect
+from masuka.hosting.space import must_have_gpu
 from masuka.models import catalogue
 from masuka.requests.text import clean_name
 from masuka.store import models as rows
@@ -51,8 +53,13 @@ class Models:
         return self._base(*family_of(base_id))
 
     def must_be_installed(self, base_id: str) -> Base:
-        """The base, which is on this machine; raises Conflict when it is not."""
+        """The base, which is on this machine; raises Conflict when it is not.
+
+        Raises NoAccelerator on a host where it could never work.
+        """
         base = self.base(base_id)
+        if not catalogue.is_built_in(family_of(base_id)[1]):
+            must_have_gpu(detect(), base.title)
         if base.folder is None:
             raise Conflict(f"{base.title} is not on this machine.", "Download it first.")
         return base
@@ -76,6 +83,7 @@ class Models:
         """The job that fetches a base from the hub; raises Conflict when it is there."""
         self._context.actor.must_own()
         base, (_, entry) = self.base(base_id), family_of(base_id)
+        must_have_gpu(detect(), base.title)
         if base.folder is not None:
             raise Conflict(f"{base.title} is on this machine already.")
         return self._jobs.add(

@@ -170,7 +170,7 @@ class Training:
     def _picture(self, picture: Picture) -> dict[str, Any]:
         return {
             "id": picture.id,
-            "file": str(Path(self._context.workspace.resolve(picture.file))),
+            "file": str(self._context.here(self._context.workspace.resolve(picture.file))),
             "sha256": picture.sha256,
             "caption": picture.caption,
             "width": picture.width,

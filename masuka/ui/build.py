@@ -19,13 +19,13 @@ STATIC = Path(__file__).parent / "static"
 TABS: tuple[Tab, ...] = (home.TAB, datasets.TAB, training.TAB, images.TAB, library.TAB, settings.TAB)
 
 
-def build(studio: Studio, *, sign_out: Callable[[], None] | None = None) -> gr.Blocks:
-    """The page of this studio, ready to be launched; `sign_out` ends every session."""
-    return in_a_loop(lambda: _build(studio, sign_out))
+def build(studio: Studio) -> gr.Blocks:
+    """The page of this studio, ready to be launched."""
+    return in_a_loop(lambda: _build(studio))
 
 
-def _build(studio: Studio, sign_out: Callable[[], None] | None) -> gr.Blocks:
-    wiring = Wiring(studio, TABS, sign_out=sign_out)
+def _build(studio: Studio) -> gr.Blocks:
+    wiring = Wiring(studio, TABS)
     with gr.Blocks(title="masuka", analytics_enabled=False, fill_width=True) as page:
         for region in shell.REGIONS:
             wiring.place(region)

@@ -122,7 +122,7 @@ def picture_tile(shown: Picture, *, selectable: bool = True) -> str:
         f'data-side="fragment/picture/{shown.id}">'
         f"{_select(shown.id, alt) if selectable else ''}"
         f'<button type="button" class="open" data-open>'
-        f"{picture(media('picture', shown.id, thumbnail=True), alt)}</button>"
+        f"{picture(media('picture', shown.id, thumbnail=True, sha256=shown.sha256), alt)}</button>"
         f"<figcaption>{esc(shown.caption) or '<em>no caption</em>'}</figcaption></figure>"
     )
 

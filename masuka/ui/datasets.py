@@ -216,7 +216,7 @@ def on_delete_pictures(studio: Studio, payload: Payload, view: View) -> Outcome:
 
 def _set_card(studio: Studio, dataset: Dataset) -> str:
     shown = studio.datasets.pictures(dataset.id, limit=3)
-    cover = "".join(picture(media("picture", p.id, thumbnail=True), "") for p in shown)
+    cover = "".join(picture(media("picture", p.id, thumbnail=True, sha256=p.sha256), "") for p in shown)
     link = f'<a href="{address(dataset=dataset.id)}" data-go>{esc(dataset.name)}</a>'
     return (
         f'<article class="card"><div class="cover">{cover}</div><div><h3>{link}</h3>'

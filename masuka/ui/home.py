@@ -22,6 +22,7 @@ from masuka.ui.estimates import training_sentence
 from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, key_of
 from masuka.ui.markup import button, card, empty, esc, facts, go
 from masuka.ui.shell import character_of
+from masuka.ui.storage import saved_words
 from masuka.ui.view import View
 from masuka.ui.words import gib, plural
 
@@ -118,6 +119,7 @@ def draw_machine(studio: Studio, view: View) -> str:
         ),
         ("Free memory", gib(machine.ram_free_gib)),
         ("Free disk", gib(machine.disk_free_gib)),
+        ("Vault", saved_words(studio)),
         ("Cores", str(machine.cpu_count)),
     ]
     notices = "".join(f'<div class="notice warn"><p>{esc(n)}</p></div>' for n in studio.notices)

@@ -19,9 +19,10 @@ from typing import Any
 
 import gradio as gr
 
-from masuka.errors import Cancelled, InvalidInput, MasukaError, NotAllowed, NotFound
+from masuka.errors import Cancelled, InvalidInput, MasukaError, NotAllowed, NotFound, StoreError
 from masuka.requests import Actor
 from masuka.studio import Studio
+from masuka.ui import roles
 from masuka.ui.markup import attributes
 from masuka.ui.view import View
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 BUSY_S = 1.0
 IDLE_S = 30.0
+METERED_S = 10.0
+"""Between looks while something runs, where each request is one of the month's."""
 _LONGEST_PAYLOAD = 200_000
 _ANSWERS_KEPT = 200
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -41,7 +44,8 @@ class Outcome:
 
     `say` is a short sentence; `go` changes the view; `undo` is an action offered with
     the sentence; `clear` names a form whose typed values are forgotten; `fill` gives a
-    form new values; `fetch` is the address of a file to save.
+    form new values; `fetch` is the address of a file to save. `show` opens a small window
+    with a `title`, a `text` and a `link` or `plain` text to copy: for what is told only once.
     """
 
     say: str = ""
@@ -50,6 +54,7 @@ class Outcome:
     clear: str = ""
     fill: Mapping[str, Any] = field(default_factory=dict)
     fetch: str = ""
+    show: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,14 +91,9 @@ class Tab:
 class Wiring:
     """Holds the components and answers the page's three events."""
 
-    def __init__(
-        self, studio: Studio, tabs: Sequence[Tab], *, sign_out: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, studio: Studio, tabs: Sequence[Tab]) -> None:
         self._studio = studio
-        self._sign_out = sign_out
         self._actions = {f"{tab.name}-{name}": do for tab in tabs for name, do in tab.actions.items()}
-        if sign_out is not None:
-            self._actions["settings-sign-out"] = self._end_sessions
         self._places: list[tuple[str, Region, gr.HTML]] = []
         self._answers: OrderedDict[tuple[int, str], dict[str, Any]] = OrderedDict()
 
@@ -133,6 +133,7 @@ class Wiring:
         """What changed for this view: [pulse, timer, one entry per region]."""
         view = View.parse(text)
         unfinished = 0
+        metered = request.request is not None and request.request.scope.get("metered", False)
         gone: list[str] = []
         try:
             studio = self._studio.acting_as(actor_of(request))
@@ -148,24 +149,26 @@ class Wiring:
             pieces = [gr.skip() for _ in self._places]
         pulse = {
             "data-since": change, "data-unfinished": unfinished, "data-trouble": trouble,
-            "data-look": view.look, "data-gone": " ".join(gone), "data-n": secrets.token_hex(4),
+            "data-look": view.look, "data-gone": " ".join(gone), "data-metered": metered,
+            "data-n": secrets.token_hex(4),
         }  # fmt: skip
         return [
             f'<i id="pulse"{attributes(pulse)} hidden></i>',
-            gr.Timer(BUSY_S if busy else IDLE_S),
+            gr.Timer(pace_s(busy=busy, metered=metered)),
             *pieces,
         ]
 
     def _piece(self, studio: Studio, view: View, tab: str, region: Region, change: int) -> Any:
+        name = f"{tab or 'shell'}-{region.name}"
         if tab not in ("", view.tab):
             return gr.skip()
-        name = f"{tab or 'shell'}-{region.name}"
         seen = view.sums.get(name)
         unasked = view.since >= 0 and not region.always
         if seen is not None and unasked and (view.since == change or not region.live):
             return gr.skip()
         try:
-            body = region.draw(studio, view)
+            shown = roles.shows(name, studio.actor)
+            body = roles.without_forbidden(region.draw(studio, view), studio.actor) if shown else ""
         except MasukaError as error:
             body = f'<div class="trouble" role="alert">{sentence(error)}</div>'
         except Exception:  # noqa: BLE001 - a bug in one region must not take the others with it
@@ -203,6 +206,7 @@ class Wiring:
         answer = {
             "ok": True, "say": outcome.say, "go": dict(outcome.go), "clear": outcome.clear,
             "fill": dict(outcome.fill), "undo": outcome.undo, "fetch": outcome.fetch,
+            "show": dict(outcome.show),
         }  # fmt: skip
         if _KEY.fullmatch(key):
             self._answers[(actor.user_id, key)] = dict(answer)
@@ -216,16 +220,28 @@ class Wiring:
         payload = asked.get("payload")
         if not isinstance(payload, dict):
             raise InvalidInput("The page sent something unreadable.", "Reload it.")
+        roles.must_be_allowed(do, actor)
         known = {**payload, "key": asked.get("key")}
-        return self._actions[do](
-            self._studio.acting_as(actor), known, View.parse(json.dumps(asked.get("view", {})))
-        )
+        studio = self._studio.acting_as(actor)
+        outcome = self._actions[do](studio, known, View.parse(json.dumps(asked.get("view", {}))))
+        if do not in roles.QUIET:
+            note(studio, do.replace("-", ": ", 1).replace("-", " "), outcome.say)
+        return outcome
 
-    def _end_sessions(self, studio: Studio, payload: Payload, view: View) -> Outcome:
-        studio.actor.must_own()
-        if self._sign_out is not None:
-            self._sign_out()
-        return Outcome("Signed out everywhere. A new link comes from masuka link.")
+
+def note(studio: Studio, action: str, about: str = "") -> None:
+    """Writes into the history what was done; that this fails undoes nothing."""
+    try:
+        studio.people.note(action, about)
+    except StoreError as error:
+        log.warning("%s could not be written into the history: %s", action, error)
+
+
+def pace_s(*, busy: bool, metered: bool) -> float:
+    """Seconds until the page looks again."""
+    if not busy:
+        return IDLE_S
+    return METERED_S if metered else BUSY_S
 
 
 def html_piece(elem_id: str, value: str) -> gr.HTML:

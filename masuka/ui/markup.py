@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Literal
 from urllib.parse import urlencode
 
+VERSION_DIGITS = 16
+THIS_RUN = secrets.token_hex(4)
+"""Tells one run of the app from the next."""
 Look = Literal["primary", "primary wide", "plain", "quiet", "danger"]
 
 
@@ -91,9 +95,16 @@ def picture(src: str, alt: str, *, classes: str = "") -> str:
     return f"<img{attributes(given)}>"
 
 
-def media(kind: str, media_id: int, *, thumbnail: bool = False) -> str:
-    """The address of a picture, item, sample or preview."""
-    return f"media/{kind}/{media_id}" + ("?thumb=1" if thumbnail else "")
+def media(kind: str, media_id: int, *, thumbnail: bool = False, sha256: str = "") -> str:
+    """The address of a picture, item, sample or preview.
+
+    A thumbnail may be kept where its address changes with it: a picture's by its
+    `sha256`, a finished item's by the app's own mark, for an item never changes while
+    the app runs, but after a restore the same number may be another one's.
+    """
+    version = THIS_RUN if kind == "item" else sha256[:VERSION_DIGITS]
+    kept = f"&v={version}" if version else ""
+    return f"media/{kind}/{media_id}" + (f"?thumb=1{kept}" if thumbnail else "")
 
 
 def bar(step: int, total: int, label: str) -> str:

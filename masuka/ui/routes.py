@@ -26,12 +26,14 @@ from masuka.studio import Studio
 from masuka.ui import uploads
 from masuka.ui.datasets import more_pictures, side_of_picture
 from masuka.ui.images import more_items, side_of_item
-from masuka.ui.markup import address
+from masuka.ui.kit import note
+from masuka.ui.markup import THIS_RUN, VERSION_DIGITS, address
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 DRAWINGS = frozenset({"home", "datasets", "training", "images", "library"})
 OWN = ("media", "drawing", "fragment", "upload", "download")
+_A_DAY = "private, max-age=86400, immutable"
 _ASK_FIRST = "private, no-cache"
 """Ids come again in another workspace or after a restore, so a picture is never good for ever."""
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
@@ -64,7 +66,8 @@ async def media(studio: Studio, request: Request) -> Response:
     kind = request.path_params["kind"]
     small = request.query_params.get("thumb") == "1"
     file = await run_in_threadpool(studio.media, kind, request.path_params["id"], thumbnail=small)
-    return _file(request, file, _ASK_FIRST)
+    keeps = small and await run_in_threadpool(_is_version, studio, request)
+    return _file(request, file, _A_DAY if keeps else _ASK_FIRST)
 
 
 async def drawing(studio: Studio, request: Request) -> Response:
@@ -168,17 +171,23 @@ async def download_diagnostics(studio: Studio, request: Request) -> Response:
 
 
 _FRESH = {"cache-control": "no-store"}
+_SANDBOX = {"content-security-policy": "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"}
+"""Opened as a page of its own, a file can run and fetch nothing."""
 
 
 def _bound(studio: Studio, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     """The handler for whoever the gate let in; known errors become JSON of one shape."""
 
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         try:
             actor = request.scope.get("actor")
             if not isinstance(actor, Actor):
                 raise NotAllowed("Not signed in.", "Open the app's link.")
-            return await handler(studio.acting_as(actor), request)
+            theirs = studio.acting_as(actor)
+            answer = await handler(theirs, request)
+            if request.url.path.startswith("/download/"):
+                await run_in_threadpool(note, theirs, "took out", request.url.path.removeprefix("/download/"))
+            return answer
         except MasukaError as error:
             status = 404 if isinstance(error, NotFound) else 403 if isinstance(error, NotAllowed) else 400
             return JSONResponse(error.as_dict(), status, _FRESH)
@@ -192,19 +201,27 @@ def _bound(studio: Studio, handler: Handler) -> Callable[[Request], Awaitable[Re
             }
             return JSONResponse(body, 500, _FRESH)
 
-    return answer
+    return respond
 
 
 def _file(request: Request, file: Path, cache: str) -> Response:
     stat = file.stat()
     tag = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"'
-    headers = {"cache-control": cache, "etag": tag, "x-content-type-options": "nosniff"}
+    headers = {"cache-control": cache, "etag": tag, "x-content-type-options": "nosniff", **_SANDBOX}
     if request.headers.get("if-none-match") == tag:
         return Response(None, 304, headers)
     kind = TYPES.get(file.suffix.lower())
     if kind is None:
         raise NotFound("This kind of file is not shown.", "Download it instead.")
     return FileResponse(file, media_type=kind, headers=headers, stat_result=stat)
+
+
+def _is_version(studio: Studio, request: Request) -> bool:
+    """Whether the address names what is there now, and another address what comes later."""
+    kind, version = request.path_params["kind"], request.query_params.get("v", "")
+    if kind == "picture" and len(version) == VERSION_DIGITS:
+        return studio.datasets.picture(request.path_params["id"]).sha256.startswith(version)
+    return bool(kind == "item" and version == THIS_RUN)
 
 
 def _passing_file(studio: Studio, suffix: str) -> Path:

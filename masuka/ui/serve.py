@@ -18,16 +18,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masuka import logs
+from masuka.access import wire
+from masuka.access.accounts import Accounts
 from masuka.access.gate import Door, Gate
 from masuka.access.sessions import Sessions
 from masuka.config import Settings, apply_quiet_environment
-from masuka.errors import Conflict, NotFound
+from masuka.errors import Conflict
+from masuka.hosting.runtime import detect
+from masuka.hosting.space import local_address
+from masuka.hosting.tunnels.budget import Budget, Meter
 from masuka.requests import Actor
 
 if TYPE_CHECKING:
     import gradio as gr
     from fastapi import FastAPI
 
+    from masuka.hosting.sharing import Sharing
     from masuka.studio import Studio
 
 OWNER_ID = 1
@@ -40,12 +46,18 @@ class Served:
     studio: Studio
     page: gr.Blocks
     app: FastAPI
-    sessions: Sessions
+    door: Door
     address: str
     link: str
+    sharing: Sharing
+
+    @property
+    def sessions(self) -> Sessions:
+        return self.door.sessions
 
     def close(self) -> None:
         """Stops answering; running jobs live on and are adopted at the next start."""
+        self.sharing.stop()
         self.page.close(verbose=False)
         self.studio.close()
 
@@ -60,20 +72,28 @@ def serve(settings: Settings) -> Served:
     apply_quiet_environment(workspace)
     logs.configure(settings)
     from masuka.studio import Studio
-    from masuka.ui import uploads
+    from masuka.ui import sharing, uploads
     from masuka.ui.build import build
 
     studio = Studio.open(settings, workers="processes")
     uploads.sweep(studio)
     os.chdir(workspace.empty)
-    sessions = Sessions(workspace.secrets)
-    page = build(studio, sign_out=sessions.end_all)
     try:
-        app, address = _launch(page, studio, settings, sessions)
+        studio.people.take_owner_password(settings.owner_password)
+        door = _door(studio, settings)
+        page = build(studio)
+        budget = sharing.budget_of(studio.store)
+        app, address = _launch(page, studio, settings, door, budget)
     except BaseException:
         studio.close()
         raise
-    return Served(studio, page, app, sessions, address, one_time_link(sessions, address))
+    address, host = local_address(address), detect()
+    shown = host.public_address or address
+    link = one_time_link(door.sessions, shown)
+    shared = sharing.start(
+        settings, studio.store, host, address=address, budget=budget, door=door
+    )
+    return Served(studio, page, app, door, shown, link, shared)
 
 
 def one_time_link(sessions: Sessions, address: str, user_id: int = OWNER_ID) -> str:
@@ -115,18 +135,28 @@ def entrance(folder: Path, link: str) -> Path:
     return file
 
 
-def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessions) -> tuple[FastAPI, str]:
+def _door(studio: Studio, settings: Settings) -> Door:
+    """The door of this studio, under the names that the settings and the host give it."""
+    host = detect()
+    return Door(
+        sessions=Sessions(studio.store, settings.workspace.secrets),
+        accounts=Accounts(studio.store, registration=settings.allow_registration),
+        hosts=Door.host_names(settings.host, (*settings.allowed_hosts, *host.host_names)),
+        proxies=wire.networks(settings.trusted_proxies),
+        framed_by=" ".join(host.framed_by),
+        starting=True,
+    )
+
+
+def _launch(
+    page: gr.Blocks, studio: Studio, settings: Settings, door: Door, budget: Budget
+) -> tuple[FastAPI, str]:
     from starlette.middleware import Middleware
 
     from masuka.ui.build import in_a_loop, launch_settings
     from masuka.ui.routes import routes
+    from masuka.ui.smaller import Smaller
 
-    door = Door(
-        sessions=sessions,
-        actor_of=lambda user_id: person(studio, user_id),
-        hosts=Door.host_names(settings.host, settings.allowed_hosts),
-        starting=True,
-    )
     workspace = settings.workspace
 
     def launch() -> tuple[FastAPI, str, str]:
@@ -138,7 +168,9 @@ def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessi
             auth_dependency=_name_of_request,
             blocked_paths=[str(p) for p in (workspace.database, workspace.secrets, workspace.jobs)],
             app_kwargs={
-                "middleware": [Middleware(Gate, door=door)],
+                "middleware": [
+                    Middleware(Meter, budget=budget), Middleware(Gate, door=door), Middleware(Smaller)
+                ],
                 "routes": routes(studio),
                 "docs_url": None,
                 "redoc_url": None,
@@ -154,19 +186,24 @@ def _launch(page: gr.Blocks, studio: Studio, settings: Settings, sessions: Sessi
         raise Conflict(
             f"Port {settings.port} is taken.", "Choose another one in MASUKA_PORT, or 0 for a free one."
         ) from error
+    _no_other_site(app)
     door.starting = False
     return app, address
 
 
-def person(studio: Studio, user_id: int) -> Actor | None:
-    """The active user of that number, as the store knows them now."""
-    from masuka.store import users
+def _no_other_site(app: FastAPI) -> None:
+    """Takes out what lets pages of other sites read our answers.
 
-    try:
-        user = users.get_user(studio.store, actor=Actor(user_id=OWNER_ID), id=user_id)
-    except NotFound:
-        return None
-    return Actor(user_id=user.id, role=user.role, name=user.username) if user.active else None
+    Gradio (6.31) puts its own CORS layer outside of every middleware that it is given, so
+    before the gate; on a public host name that one allows any origin, with cookies.
+    """
+    from gradio.route_utils import CustomCORSMiddleware
+
+    kept = [layer for layer in app.user_middleware if layer.cls is not CustomCORSMiddleware]
+    if len(kept) == len(app.user_middleware):
+        raise Conflict("This Gradio is put together in another way.", "Install the one that requirements.txt names.")
+    app.user_middleware = kept
+    app.middleware_stack = app.build_middleware_stack()
 
 
 def _free_port(host: str) -> int:

@@ -2,113 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from masuka import __version__
 from masuka.pocket import WORDS
-from masuka.store.migrations import runner
 from masuka.studio import Studio
-from masuka.ui.kit import Outcome, Payload, Region, Tab, values_of
-from masuka.ui.markup import button, card, chip, download, esc, facts
+from masuka.ui import health, keys, links, people, storage
+from masuka.ui.kit import Region, Tab
+from masuka.ui.markup import card, download, esc, facts
 from masuka.ui.view import View
-from masuka.ui.words import gib, moment, plural
-
-KEY_FORM = "settings-key"
-KEYS = {
-    "HF_TOKEN": "Hugging Face",
-    "CIVITAI_API_KEY": "CivitAI",
-    "GOOGLE_API_KEY": "Google",
-    "FAL_KEY": "FAL",
-    "COMET_API_KEY": "Comet",
-    "TOGETHER_API_KEY": "Together",
-    "OPENAI_API_KEY": "OpenAI",
-    "NGROK_AUTHTOKEN": "ngrok",
-}
-_STATES = {
-    "environment": ("from the environment", "good"),
-    "stored": ("stored, encrypted", "good"),
-    "enter again": ("enter again", "warn"),
-    "": ("not set", ""),
-}
-BACKUPS_SHOWN = 8
-
-
-def draw_keys(studio: Studio, view: View) -> str:
-    """Which keys are there; never a value."""
-    present = studio.preferences.keys()
-    rows = "".join(
-        f"<div><div><h3>{esc(title)}</h3><p>{esc(name)}</p></div>{chip(*_STATES[present.get(name, '')])}</div>"
-        for name, title in KEYS.items()
-    )
-    return card(f'<div class="list bare">{rows}</div>', title="Keys for outside services")
-
-
-def draw_key_form(studio: Studio, view: View) -> str:
-    """Where a key is typed in."""
-    options = "".join(f'<option value="{name}">{esc(title)}</option>' for name, title in KEYS.items())
-    body = (
-        f'<div class="field wide"><label for="{KEY_FORM}-name">Service</label><select id="{KEY_FORM}-name" name="name">{options}</select></div>'
-        f'<div class="field wide"><label for="{KEY_FORM}-value">Key</label>'
-        f'<input id="{KEY_FORM}-value" name="value" type="password" autocomplete="off" spellcheck="false" data-default="" '
-        f'aria-describedby="{KEY_FORM}-value-help">'
-        f'<p class="help" id="{KEY_FORM}-value-help">Kept encrypted on this machine and never shown again. Empty removes it.</p></div>'
-        + button("Save key", "settings-key", form=KEY_FORM, name=f"{KEY_FORM}-go")
-    )
-    form = f'<form id="{KEY_FORM}" class="form" data-submit="{KEY_FORM}-go" novalidate autocomplete="off">{body}</form>'
-    return card(form, title="Enter a key")
-
-
-def draw_storage(studio: Studio, view: View) -> str:
-    """Where everything lies, and how much room is left."""
-    workspace = studio.workspace
-    rows = [
-        ("Workspace", f"<code>{esc(workspace.root)}</code>"),
-        ("Database", f"<code>{esc(studio.store.path)}</code>"),
-        ("Pictures", f"<code>{esc(workspace.media)}</code>"),
-        ("LoRAs", f"<code>{esc(workspace.adapters)}</code>"),
-        ("Models", f"<code>{esc(workspace.models)}</code>"),
-        ("Free disk", gib(studio.machine().disk_free_gib)),
-    ]
-    notices = "".join(f'<div class="notice warn"><p>{esc(n)}</p></div>' for n in studio.notices)
-    empty_bin = button(
-        "Empty the bin", "settings-empty-bin", confirm="Delete everything in the bin for good?",
-        detail="Pictures that were deleted before can then not be brought back.", yes="Empty it",
-    )  # fmt: skip
-    kept = '<p class="hint">Deleted pictures stay in the bin until it is emptied.</p>'
-    return card(f'{facts(rows)}{notices}{kept}<div class="actions">{empty_bin}</div>', title="Storage")
-
-
-def draw_backups(studio: Studio, view: View) -> str:
-    """Backups of the database, and a new one."""
-    found = runner.list_backups(studio.workspace.backups)[:BACKUPS_SHOWN]
-    rows = "".join(
-        f"<div><div><h3>{esc(file.name)}</h3><p>{moment(_changed_at(file.stat().st_mtime))}</p></div>"
-        f"<span class='hint'>{gib(file.stat().st_size / 2**30)}</span></div>"
-        for file in found
-    )
-    listed = (
-        f'<div class="list bare">{rows}</div>'
-        if rows
-        else '<p class="hint">No backup yet. One is made before each migration.</p>'
-    )
-    now = button("Back up now", "settings-backup", name="settings-backup")
-    hint = '<p class="hint">To bring one back, stop the app and run <code>masuka db restore</code>.</p>'
-    return card(f'{listed}{hint}<div class="actions">{now}</div>', title="Backups of the database")
 
 
 def draw_help(studio: Studio, view: View) -> str:
-    """Diagnostics, the way out, and the version."""
+    """Diagnostics, and the version."""
     bundle = download("Download diagnostics", "download/diagnostics")
     text = '<p class="hint">Versions, machine, findings and the end of the log. No keys, no pictures, no prompts.</p>'
-    out = '<form method="post" action="logout"><button class="button" type="submit">Sign out here</button></form>'
-    every = button(
-        "Sign out everywhere", "settings-sign-out", confirm="Sign out on every device?",
-        detail="This page too. A new link comes from masuka link.", yes="Sign out",
-    )  # fmt: skip
     version = f'<p class="hint">masuka {esc(__version__)}</p>'
-    return card(f'{text}<div class="actions">{bundle}</div>', title="Diagnostics") + card(
-        f'<div class="actions">{out}{every}</div>{version}', title="This session"
-    )
+    return card(f'{text}<div class="actions">{bundle}</div>{version}', title="Diagnostics")
 
 
 def draw_pocket(studio: Studio, view: View) -> str:
@@ -122,46 +30,22 @@ def draw_pocket(studio: Studio, view: View) -> str:
     return card(text + facts(rows), title="The built-in model, Pocket")
 
 
-def on_key(studio: Studio, payload: Payload, view: View) -> Outcome:
-    """The key is kept, or forgotten when it is empty."""
-    values = values_of(payload)
-    name = str(values.get("name", ""))
-    studio.preferences.set_key(name, str(values.get("value", "")))
-    done = "saved" if values.get("value") else "removed"
-    return Outcome(f"{KEYS.get(name, name)}: key {done}.", clear=KEY_FORM)
-
-
-def on_backup(studio: Studio, payload: Payload, view: View) -> Outcome:
-    """A fresh, checked copy of the database."""
-    studio.actor.must_own()
-    file = runner.backup(studio.store.path, backups=studio.workspace.backups)
-    return Outcome(f"Saved as {file.name}.")
-
-
-def on_empty_bin(studio: Studio, payload: Payload, view: View) -> Outcome:
-    """The deleted pictures are gone for good."""
-    return Outcome(f"{plural(studio.library.purge(), 'picture')} deleted for good.")
-
-
-def _changed_at(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
-
-
 TAB = Tab(
     "settings",
     "Settings",
     columns=(
         (
-            Region("storage", draw_storage),
-            Region("backups", draw_backups, always=True),
+            *storage.REGIONS,
+            *health.REGIONS,
+            *keys.REGIONS,
             Region("pocket", draw_pocket, live=False),
         ),
         (
-            Region("keys", draw_keys),
-            Region("key-form", draw_key_form, live=False),
+            *people.REGIONS,
+            *links.REGIONS,
             Region("help", draw_help, live=False),
         ),
     ),
-    actions={"key": on_key, "backup": on_backup, "empty-bin": on_empty_bin},
+    actions={**keys.ACTIONS, **links.ACTIONS, **people.ACTIONS, **storage.ACTIONS},
     layout="halves",
 )

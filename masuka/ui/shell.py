@@ -5,8 +5,10 @@ from __future__ import annotations
 from masuka import __version__
 from masuka.store.characters import Character
 from masuka.studio import Studio
+from masuka.ui import links
 from masuka.ui.kit import Region
 from masuka.ui.markup import address, attributes, esc, media
+from masuka.ui.storage import pill
 from masuka.ui.view import TABS, View
 from masuka.ui.words import duration, gib, plural
 
@@ -39,7 +41,7 @@ def draw_header(studio: Studio, view: View) -> str:
     """Name, character, machine and queue."""
     return (
         f'<a class="brand" href="{address(tab="home")}" data-go title="masuka {__version__}">masuka</a>'
-        f'{_characters(studio, view)}<div class="header-end">{_machine(studio)}{_queue(studio)}</div>'
+        f'{_characters(studio, view)}<div class="header-end">{pill(studio)}{_link(studio)}{_machine(studio)}{_queue(studio)}</div>'
     )
 
 
@@ -68,6 +70,12 @@ def _characters(studio: Studio, view: View) -> str:
         f'<details class="menu"><summary class="pill" aria-label="Character: {label}">{image}'
         f'<span class="name">{label}</span></summary><div>{"".join(rows)}</div></details>'
     )
+
+
+def _link(studio: Studio) -> str:
+    """A warning once the link for collaborators has used up most of its month."""
+    warning = links.warning_of(studio)
+    return f'<a class="pill" href="{address(tab="settings")}" data-go>{esc(warning)}</a>' if warning else ""
 
 
 def _machine(studio: Studio) -> str:

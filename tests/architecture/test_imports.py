@@ -39,7 +39,7 @@ LAYERS = (
      "pocket", "training"},
     {"studio"},
     {"ui"},
-    {"cli", "__main__"},
+    {"cli", "__main__", "notebook"},
 )  # fmt: skip
 """From the ground up; a layer imports its own and those below."""
 WORKER_SIDE = ("masuka.training", "masuka.generation", "masuka.pocket", "masuka.families", "masuka.models")
@@ -189,7 +189,7 @@ REQUIRED_BY_NAME = {
     "PIL": "pillow", "dotenv": "python-dotenv", "pynvml": "nvidia-ml-py", "sqlite_utils": "sqlite-utils",
     "annotated_types": "pydantic", "pydantic_core": "pydantic", "starlette": "gradio", "fastapi": "gradio",
     "uvicorn": "gradio", "tokenizers": "transformers", "numpy": "diffusers", "tqdm": "huggingface_hub",
-    "httpx": "gradio",
+    "httpx": "gradio", "argon2": "argon2-cffi",
 }  # fmt: skip
 """Import name to the line of requirements.txt that brings it."""
 

@@ -67,9 +67,9 @@ class App:
     address: str
 
     def link(self, **view: object) -> str:
-        from masuka.access.sessions import Sessions
+        from masuka.access.links import Links
 
-        token = Sessions(self.settings.workspace.secrets).new_token(1)
+        token = Links(self.settings.workspace.secrets).new_token(1)
         extra = "".join(f"&{k}={v}" for k, v in view.items())
         return f"{self.address}?token={token}{extra}"
 

@@ -35,6 +35,7 @@ def test_a_picture_is_served_with_its_own_type(inside: httpx.Client, item_id: in
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cache-control"] == "private, no-cache"
+    assert answer.headers["content-security-policy"].startswith("sandbox;")
     assert Image.open(io.BytesIO(answer.content)).size == (64, 48)
 
 
@@ -135,6 +136,7 @@ def test_downloads_are_whole_and_leave_no_copy(served: Served, inside: httpx.Cli
     with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
         assert archive.testzip() is None and len(archive.namelist()) == 1
     one = inside.get(f"/download/item/{item_id}")
+    assert ("took out", f"item/{item_id}") in [(e.action, e.about) for e in served.studio.people.audit()]
     assert "attachment" in one.headers["content-disposition"]
     bundle = inside.get("/download/diagnostics")
     with zipfile.ZipFile(io.BytesIO(bundle.content)) as archive:
@@ -164,7 +166,7 @@ def test_a_data_set_is_downloaded_with_its_captions(
 
 def test_gradio_serves_no_file_of_the_workspace(served: Served, inside: httpx.Client, item_id: int) -> None:
     workspace = served.studio.workspace
-    wanted = [workspace.database, workspace.secrets / "session.key", workspace.items / "one.png"]
+    wanted = [workspace.database, workspace.secrets / "settings.key", workspace.items / "one.png"]
     for path in [*wanted, Path("/etc/passwd"), Path(__file__)]:
         answer = inside.get(f"/gradio_api/file={path}")
         assert answer.status_code in (403, 404), path

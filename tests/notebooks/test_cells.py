@@ -9,18 +9,29 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+import colab_setup
 from masuka.config import Settings, Workspace
 from masuka.studio import Studio
+from tests.notebooks.kernels import STAND_IN
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "masuka_cells.ipynb"
 
 
-def test_it_is_saved_without_output() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    for cell in notebook.cells:
+@pytest.mark.parametrize("name", ["masuka_colab.ipynb", "masuka_cells.ipynb"])
+def test_a_notebook_names_the_same_repository_and_keeps_no_output(name: str) -> None:
+    found = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    source = "\n".join(c.source for c in found.cells)
+    assert f'REPOSITORY = "{colab_setup.REPOSITORY}"' in source
+    assert f'VERSION = "{colab_setup.VERSION}"' in source
+    assert found.metadata.accelerator == "GPU"
+    assert found.metadata.colab.gpuType == "T4"
+    for cell in found.cells:
         if cell.cell_type == "code":
-            assert cell.outputs == [] and cell.execution_count is None
+            assert cell.outputs == []
+            assert cell.execution_count is None
+    words = " ".join(c.source for c in found.cells if c.cell_type == "markdown")
+    assert "without their consent" in words
 
 
 @pytest.mark.slow
@@ -31,6 +42,8 @@ def test_every_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("MASUKA_DEVICE", "cpu")
     # The kernel's Python has everything; the setup must find that out, not install.
     monkeypatch.setenv("COLAB_RELEASE_TAG", "a notebook")
+    monkeypatch.setenv("PYTHONPATH", str(STAND_IN))
+    monkeypatch.setenv("COLAB_STAND_IN_LOG", str(tmp_path / "asked.jsonl"))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     parameters = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     parameters.source = parameters.source.replace("STEPS = 0", "STEPS = 20")
@@ -38,6 +51,8 @@ def test_every_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     client.execute()
     shown = "".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
     assert "20 steps, loss" in shown
+    assert (tmp_path / "drive" / "MyDrive" / "MASUKA").is_dir()
+    assert "Everything written to Drive was sent" in shown
     images = [
         o
         for c in notebook.cells

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import document, harness
+from benchmarks import document, harness, reliability
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,3 +80,4 @@ def test_committed_results_are_whole() -> None:
 
 def test_the_document_shows_the_committed_results() -> None:
     assert document.FILE.read_text() == document.text(), "run: python -m benchmarks document"
+    assert reliability.FILE.read_text() == reliability.text(), "run: python -m benchmarks document"

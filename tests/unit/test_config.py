@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,14 @@ from masuka.config import (
     SECRET_NAMES,
     Settings,
     Workspace,
+    child_environment,
     host_marks,
     quiet_environment,
     worker_environment,
 )
 from masuka.errors import InvalidInput
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_defaults_are_private(tmp_path: Path) -> None:
@@ -102,6 +107,18 @@ def test_libraries_do_not_phone_home(settings: Settings) -> None:
     assert worker_environment(settings).items() >= quiet.items()
 
 
-def test_marks_are_names_without_values() -> None:
-    marks = host_marks({"COLAB_RELEASE_TAG": "x", "SPACE_ID": "y", "HOME": "z"})
-    assert marks == {"COLAB_RELEASE_TAG", "SPACE_ID"}
+def test_marks_tell_no_value_that_is_not_asked_for() -> None:
+    marks = host_marks({"COLAB_RELEASE_TAG": "x", "SPACE_HOST": "a.hf.space", "RUNPOD_API_KEY": "k", "HOME": "z"})
+    assert marks == {"COLAB_RELEASE_TAG": "", "SPACE_HOST": "a.hf.space", "RUNPOD_API_KEY": ""}
+
+
+def test_settings_can_be_imported_before_anything_is_installed() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import masuka.config, masuka.hosting.runtime"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
+
+
+def test_a_started_program_gets_no_plotting_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    given = child_environment({"MASUKA_PORT": "7861"})
+    assert "MPLBACKEND" not in given
+    assert given["MASUKA_PORT"] == "7861"

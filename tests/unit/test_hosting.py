@@ -17,27 +17,45 @@ from masuka.hosting.machine import disk_free_gib, likely_device, machine
 
 
 @pytest.mark.parametrize(
-    ("marks", "name"),
+    ("mark", "name"),
     [
-        ({"COLAB_RELEASE_TAG"}, "colab"),
-        ({"KAGGLE_KERNEL_RUN_TYPE"}, "kaggle"),
-        ({"SPACE_ID"}, "space"),
-        ({"RUNPOD_POD_ID"}, "runpod"),
-        (set(), "local"),
+        ("COLAB_RELEASE_TAG", "colab"),
+        ("KAGGLE_KERNEL_RUN_TYPE", "kaggle"),
+        ("SPACE_ID", "space"),
+        ("RUNPOD_POD_ID", "runpod"),
+        ("SOMETHING_ELSE", "local"),
     ],
 )
-def test_hosts_are_told_apart(marks: set[str], name: str, tmp_path: Path) -> None:
-    assert runtime.detect(marks, root=tmp_path).name == name
+def test_hosts_are_told_apart(mark: str, name: str, tmp_path: Path) -> None:
+    assert runtime.detect({mark: ""}, root=tmp_path).name == name
+
+
+@pytest.mark.parametrize("name", ["colab", "kaggle", "docker"])
+def test_a_notebook_tells_the_host_to_what_it_starts(name: str, tmp_path: Path) -> None:
+    assert runtime.detect({"MASUKA_PLATFORM": name}, root=tmp_path).name == name
 
 
 def test_a_container_is_told_by_its_file(tmp_path: Path) -> None:
     (tmp_path / ".dockerenv").touch()
-    assert runtime.detect(set(), root=tmp_path).name == "docker"
+    assert runtime.detect({}, root=tmp_path).name == "docker"
 
 
 def test_a_space_without_its_own_gpu_is_known(tmp_path: Path) -> None:
-    assert runtime.detect({"SPACE_ID", "SPACES_ZERO_GPU"}, root=tmp_path).zero_gpu
-    assert not runtime.detect({"SPACE_ID"}, root=tmp_path).zero_gpu
+    assert runtime.detect({"SPACE_ID": "", "SPACES_ZERO_GPU": ""}, root=tmp_path).zero_gpu
+    assert not runtime.detect({"SPACE_ID": ""}, root=tmp_path).zero_gpu
+
+
+def test_where_the_hosts_own_proxy_shows_the_page(tmp_path: Path) -> None:
+    space = runtime.detect({"SPACE_ID": "", "SPACE_HOST": "me-masuka.hf.space,studio.example.org"}, root=tmp_path)
+    assert space.public_address == "https://me-masuka.hf.space"
+    assert space.host_names == ("me-masuka.hf.space", "studio.example.org")
+    assert "https://huggingface.co" in space.framed_by
+    pod = runtime.detect({"RUNPOD_POD_ID": "abc123"}, root=tmp_path, port=7861)
+    assert pod.public_address == "https://abc123-7861.proxy.runpod.net"
+    assert pod.framed_by == ()
+    assert runtime.detect({}, root=tmp_path).public_address == ""
+    colab = runtime.detect({"MASUKA_PLATFORM": "colab"}, root=tmp_path)
+    assert (colab.public_address, bool(colab.framed_by)) == ("", True)
 
 
 def test_the_machine_has_figures(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from masuka.errors import Conflict, Damaged, Locked, NotFound, SchemaTooNew
 from masuka.requests.actor import Actor
 from masuka.store import characters
 from masuka.store.connect import Store, connect
-from masuka.store.migrations import MIGRATIONS
+from masuka.store.migrations import MIGRATIONS, names_of
 from masuka.store.migrations.runner import (
     Step,
     alone,
@@ -31,6 +31,7 @@ from masuka.store.migrations.runner import (
 )
 
 OWNER = Actor(1)
+NAMES = tuple(names_of(MIGRATIONS))
 
 
 def schema(path: Path) -> list[str]:
@@ -64,9 +65,9 @@ def m999_breaks_keys(db: Database) -> None:
 
 def test_the_second_time_everything_is_already_done(workspace: Workspace) -> None:
     path = workspace.database
-    assert migrate(path, backups=workspace.backups) == [Step("m001_initial", "done")]
+    assert migrate(path, backups=workspace.backups) == [Step(name, "done") for name in NAMES]
     before = schema(path)
-    assert migrate(path, backups=workspace.backups) == [Step("m001_initial", "already done")]
+    assert migrate(path, backups=workspace.backups) == [Step(name, "already done") for name in NAMES]
     assert schema(path) == before
     assert list_backups(workspace.backups) == []
 
@@ -76,7 +77,7 @@ def test_opening_twice_changes_nothing(workspace: Workspace) -> None:
     before = schema(workspace.database)
     with Store.open(workspace) as store:
         assert store.notices == []
-        assert store.migrations == ("m001_initial: already done",)
+        assert store.migrations == tuple(f"{name}: already done" for name in NAMES)
     assert schema(workspace.database) == before
 
 
@@ -97,7 +98,7 @@ def test_a_backup_is_taken_before_a_pending_migration(workspace: Workspace) -> N
     migrate(path, backups=workspace.backups)
     add_name(path, "Mira")
     steps = migrate(path, backups=workspace.backups, migrations=[*MIGRATIONS, m998_colour])
-    assert steps == [Step("m001_initial", "already done"), Step("m998_colour", "done")]
+    assert steps == [*(Step(name, "already done") for name in NAMES), Step("m998_colour", "done")]
     [saved] = list_backups(workspace.backups)
     assert names(saved) == ["Mira"]
     assert "colour" not in "".join(schema(saved))
@@ -152,7 +153,7 @@ def test_check_finds_nothing_wrong_in_a_fresh_database(workspace: Workspace) -> 
     Store.open(workspace).close()
     health = check(workspace.database)
     assert health.ok
-    assert health.applied == ("m001_initial",)
+    assert health.applied == NAMES
     assert check(backup(workspace.database, backups=workspace.backups)).ok
 
 
@@ -164,7 +165,7 @@ def test_check_names_what_is_missing(tmp_path: Path, workspace: Workspace) -> No
         db.execute("DELETE FROM _sqlite_migrations")
         db.commit()
     health = check(workspace.database)
-    assert (health.pending, health.ok) == (("m001_initial",), False)
+    assert (health.pending, health.ok) == (NAMES, False)
 
 
 @pytest.mark.parametrize("hurt", ["header", "middle", "truncated"])

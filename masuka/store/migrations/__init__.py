@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from sqlite_utils import Database, Migrations
 
 from masuka.store.migrations.m001_initial import m001_initial
+from masuka.store.migrations.m002_access import m002_access
 
 Migration = Callable[[Database], None]
 
-MIGRATIONS: tuple[Migration, ...] = (m001_initial,)
+MIGRATIONS: tuple[Migration, ...] = (m001_initial, m002_access)
 
 
 def as_set(migrations: Sequence[Migration]) -> Migrations:

@@ -209,6 +209,7 @@ def restore(path: Path, chosen: Path, *, backups: Path) -> Path | None:
         _must_be_usable(chosen)
         replaced, usable = _set_aside(path, backups)
         (_copy_into if usable else _put_in_place)(chosen, path)
+        _end_sessions(path)
     return replaced
 
 
@@ -291,6 +292,13 @@ def _copy_into(chosen: Path, path: Path) -> None:
     """
     with _told(path), closing(connect(chosen)) as source, closing(connect(path)) as target:
         source.conn.backup(target.conn)
+
+
+def _end_sessions(path: Path) -> None:
+    """Who has signed out since the backup was made must not be inside again."""
+    with _told(path), closing(connect(path)) as db:
+        if "sessions" in db.table_names():
+            db.execute("DELETE FROM sessions")
 
 
 def _put_in_place(chosen: Path, path: Path) -> None:

@@ -128,6 +128,7 @@
       if (answer.clear) forget(answer.clear);
       if (answer.fetch) { const link = make("a", { href: answer.fetch, download: "" }); document.body.append(link); link.click(); link.remove(); }
       if (answer.fill && answer.fill.form) { filling = { ...answer.fill, until: Date.now() + 10000 }; fill(); }
+      if (answer.show && (answer.show.link || answer.show.plain)) tellOnce(answer.show);
       selected.clear(); applySelection();
       if (Object.keys(answer.go || {}).length) { closeViewer(); change(answer.go); } else { renewOlder(); look(true); }
     } else {
@@ -136,6 +137,24 @@
       else toast([answer.say, answer.hint].join(" ").trim(), null, true);
       look(true);
     }
+  };
+  const tellOnce = (told) => {
+    const link = told.plain || new URL(told.link, location.href).href;
+    const box = make("dialog", { className: "ask" }), head = make("h2", { textContent: told.title, id: "told-title" });
+    const shown = make("input", { value: link, readOnly: true, type: "text", onfocus: () => shown.select() });
+    shown.setAttribute("aria-label", told.title);
+    const copy = make("button", { type: "button", className: "button primary", textContent: "Copy", onclick: async () => {
+      shown.select();
+      const copied = navigator.clipboard ? await navigator.clipboard.writeText(link).then(() => true, () => false) : document.execCommand("copy");
+      copy.textContent = copied ? "Copied" : "Copy it by hand";
+    } });
+    const close = make("button", { type: "button", className: "button", textContent: "Close", onclick: () => box.close() });
+    box.setAttribute("aria-labelledby", "told-title"); box.onclose = () => box.remove();
+    /* A whole address is a public one; ours may be known on this machine only. */
+    const near = told.link && !/^https?:/.test(told.link) && ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+    const text = near ? `${told.text} This address is this machine's own: for somebody elsewhere, open a link for collaborators first.` : told.text;
+    box.append(head, make("p", { textContent: text }), make("div", { className: "field" }, shown), make("div", { className: "actions" }, copy, close));
+    document.body.append(box); box.showModal(); copy.focus();
   };
   const banner = (text) => {
     let strip = $("banner");
@@ -526,6 +545,7 @@
     for (const menu of all("details.menu[open]")) if (!menu.contains(target)) menu.open = false;
   });
   document.addEventListener("submit", (event) => {
+    if (event.target.getAttribute("action")) return; /* the way out is a plain form */
     event.preventDefault();
     const button = $(event.target.dataset.submit || "");
     if (button) act(button);
@@ -572,7 +592,12 @@
   const lost = "The app does not answer. What runs goes on; this page comes back by itself.";
   const realFetch = window.fetch.bind(window);
   window.fetch = async (...given) => {
-    const answer = await realFetch(...given);
+    let answer = await realFetch(...given);
+    /* Too much in a minute: what can be sent again waits its turn. */
+    for (let tries = 0; answer.status === 429 && tries < 3 && !(given[0] instanceof Request); tries += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 1000 * Math.min(15, Number(answer.headers.get("retry-after")) || 1)));
+      answer = await realFetch(...given);
+    }
     if (answer.status === 401) location.assign("login");
     return answer;
   };

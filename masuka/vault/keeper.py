@@ -1,0 +1,340 @@
+"""Decides when the database goes to the vault, and waits for it so that nobody else has to.
+
+One thread saves the database, another (`copying`) copies files; only they touch the vault.
+Everybody else reads `status` or leaves a wish. A folder that hangs holds these two threads
+and nothing else, and that it hangs is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from masuka.config import Settings
+from masuka.errors import ExternalError, MasukaError, NotFound, StoreError
+from masuka.store import snapshots
+from masuka.store.connect import Store
+from masuka.store.rows import now_at
+from masuka.vault.confirm import Confirm, for_folder
+from masuka.vault.copying import FETCH_TIMEOUT_S, INLINE_DELAY_S, Copying
+from masuka.vault.disk import Disk
+from masuka.vault.local import Local, folder_of
+from masuka.vault.mirror import Mirror
+from masuka.vault.places import Places
+from masuka.vault.restoring import told, within
+from masuka.vault.saving import Saver
+from masuka.vault.status import State, Status, branches_of
+
+LOOK_S = 1.0
+DEBOUNCE_S = 5.0
+EVERY_S = 45.0
+"""While changes go on, a save begins this long after the first of them; the promise is 60 s."""
+LONGEST_BACKOFF_S = 60.0
+HUNG_S = 60.0
+SHARE_OF_TIME = 10
+"""Saving takes at most a tenth of the time, however slow the folder is."""
+CONFIRM_EVERY_S = 10.0
+LENT_TOKEN = "drive-token"  # noqa: S105 - a name
+"""The file among the secrets in which a notebook's kernel lends its token for Drive."""
+
+log = logging.getLogger("masuka.vault")
+
+
+@dataclass
+class _Wish:
+    """A save that somebody waits for."""
+
+    merged: dict[str, int] = field(default_factory=dict)
+    purge: bool = False
+    done: Future[str] = field(default_factory=Future)
+
+
+class Keeper:
+    """Keeps one workspace in one vault while it is open."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        disk: Disk | None = None,
+        confirm: Confirm | None = None,
+        debounce_s: float = DEBOUNCE_S,
+        every_s: float = EVERY_S,
+    ) -> None:
+        if settings.vault is None:
+            raise ValueError("these settings name no vault")
+        self._store, self._workspace = store, settings.workspace
+        self._disk = disk or Disk(settings.vault)
+        self._local = Local.load(settings.workspace, settings.vault)
+        places = Places(settings.workspace)
+        confirm = confirm or for_folder(settings.vault, settings.workspace.secrets / LENT_TOKEN)
+        self._saver = Saver(store.path, settings.workspace, self._disk, self._local, confirm)
+        mirror = Mirror(self._disk, places, self._local)
+        self._working = threading.Event()
+        self.copying = Copying(store, places, self._saver, mirror, self._working.is_set)
+        self._debounce_s, self._every_s = debounce_s, every_s
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        self._wishes: list[_Wish] = []
+        self._pulse: snapshots.Pulse | None = None
+        self._checkpoint = 0
+        self._moved_s = self._not_before_s = self._confirm_s = 0.0
+        self._dirty_s: float | None = None
+        self._busy_s: float | None = None
+        self._failures = self._saves = 0
+        self._files_s = 0.0
+        self._eager = True
+        self._unsaved_at = self._why = ""
+        self._thread = threading.Thread(target=self._run, name="vault-saves", daemon=True)
+
+    def start(self, *, eager: bool = True) -> None:
+        """Begins keeping; where another process of this workspace does, waits its turn.
+
+        A short command is not `eager`: it reads nothing from the vault before it must.
+        """
+        self._eager = eager
+        folder_of(self._workspace).mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+        self.copying.start(delay_s=0.0 if eager else INLINE_DELAY_S)
+
+    def stop(self, *, timeout_s: float = 30.0, files_s: float = 60.0) -> bool:
+        """Whether everything that changed is in the vault, after a last try.
+
+        The database goes first; files that changed with it have `files_s` after that.
+        """
+        self._files_s = files_s
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+            if self._busy_s is None:
+                self._thread.join(files_s)
+            self.copying.stop(1.0)
+        return not self._thread.is_alive() and self.status().state in ("saved", "written")
+
+    def confirm_with(self, confirm: Confirm) -> None:
+        """Asks this one from now on whether a save has arrived."""
+        self._saver.confirm = confirm
+
+    def save_now(self, *, timeout_s: float = 60.0) -> str:
+        """The key of a save that was made after this was called.
+
+        Raises StoreError when it cannot be made, or not in that time.
+        """
+        return self._wished(_Wish(), timeout_s)
+
+    def purge(self, *, timeout_s: float = 60.0) -> str:
+        """The same, and older saves of this line go as soon as this one has arrived."""
+        return self._wished(_Wish(purge=True), timeout_s)
+
+    def purge_soon(self) -> None:
+        """Wishes that without waiting for it."""
+        with self._lock:
+            self._wishes.append(_Wish(purge=True))
+        self._wake.set()
+
+    def look(self, *, timeout_s: float = 60.0) -> None:
+        """Reads which branches the vault has; raises StoreError when it does not answer."""
+        within(self._saver.look, timeout_s, self._disk.root)
+
+    def choose(self, key: str, *, timeout_s: float = 60.0) -> bool:
+        """Whether the branch is what is open now; False: it is opened at the next start.
+
+        The other branches are kept, set aside. Raises NotFound.
+        """
+        heads = {head.key: head for head in self._saver.branches}
+        if key not in heads:
+            raise NotFound(f"The vault has no branch {key}.", "See: masuka vault branches")
+        ours = any(b.ours for b in branches_of([heads[key]], self._local))
+        others = {h.runtime: h.generation for k, h in heads.items() if k != key}
+        if ours:
+            self._wished(_Wish(merged=others), timeout_s)
+            self._local.chosen = ""
+        else:
+            # What is open here must be in the vault before something else takes its place.
+            self._wished(_Wish(), timeout_s)
+            self._local.chosen = key
+        self._saver.keep_notes()
+        return ours
+
+    def here(self, file: Path, *, timeout_s: float = FETCH_TIMEOUT_S) -> bool:
+        """Whether the file is there, brought back from the vault where it was not."""
+        return self.copying.here(file, timeout_s=timeout_s)
+
+    def when_ready(self, act: Callable[[], None]) -> None:
+        """Does it once the files that unfinished jobs need are here."""
+        if self._local.filling:
+            self.copying.when_ready(act)
+        else:
+            act()
+
+    def status(self) -> Status:
+        """How it stands now; touches no vault and never waits."""
+        local, busy_s, figures = self._local, self._busy_s, self.copying.figures
+        why, hung_s = self._why, 0.0 if busy_s is None else time.monotonic() - busy_s
+        if hung_s > HUNG_S:
+            why = f"{self._disk.root} has not answered for {hung_s:.0f} seconds."
+        state: State = "saved" if local.confirmed_at >= local.written_at else "written"
+        if why:
+            state = "unreachable"
+        elif not self._working.is_set() and not self._stopping.is_set():
+            state = "passive"
+        elif busy_s is not None:
+            state = "saving"
+        elif self._unsaved_at or not local.written_at:
+            state = "unsaved"
+        return Status(
+            folder=str(self._disk.root), state=state, saved_at=local.confirmed_at, written_at=local.written_at,
+            unsaved_since_at=self._unsaved_at, files=figures.files, bytes=figures.bytes, missing=figures.missing,
+            why=why or self.copying.why, branches=branches_of(self._saver.branches, local), chosen=local.chosen,
+        )  # fmt: skip
+
+    def _wished(self, wish: _Wish, timeout_s: float) -> str:
+        if not self._working.wait(min(timeout_s, 5.0)):
+            raise StoreError(
+                self._why or "Another MASUKA of this workspace keeps the vault.", "Ask that one, or stop it."
+            )
+        with self._lock:
+            self._wishes.append(wish)
+        self._wake.set()
+        try:
+            return wish.done.result(timeout_s)
+        except TimeoutError:
+            raise StoreError(
+                f"{self._disk.root} has not answered for {timeout_s:.0f} seconds.", "The save is tried again."
+            ) from None
+
+    def _run(self) -> None:
+        lock = FileLock(folder_of(self._workspace) / "keeper.lock")
+        try:
+            self._guard(lambda: self._turn(lock))
+            while not self._stopping.is_set():
+                self._wake.wait(LOOK_S)
+                self._wake.clear()
+                self._guard(lambda: self._turn(lock))
+            if self._working.is_set():
+                self._not_before_s = 0.0
+                self._guard(lambda: self._look(last=True))
+                if self._saves and not self._why and self.copying.running:
+                    self._guard(lambda: self.copying.flush(timeout_s=self._files_s))
+            self._answer(self._take_wishes(), StoreError("MASUKA is closing.", "Start it again."))
+        finally:
+            lock.release()
+
+    def _turn(self, lock: FileLock) -> None:
+        if not self._working.is_set():
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                return
+            # Another process may have saved since this one was made.
+            self._local.reload(self._workspace)
+            self._checkpoint = snapshots.newest_checkpoint(self._store, after_id=0)
+            self._working.set()
+            if self._eager:
+                self._guard(self._begin)
+        self._look()
+
+    def _begin(self) -> None:
+        if not self._disk.there():
+            raise StoreError(f"There is no folder {self._disk.root}.", "Mount it, or correct MASUKA_VAULT.")
+        self._saver.look()
+
+    def _look(self, *, last: bool = False) -> None:
+        """Saves if that is due: after edits, on a checkpoint, on a wish, at the end."""
+        now_s = time.monotonic()
+        if self._why and now_s >= self._not_before_s and not last:
+            self._begin()
+            self._why, self._failures = "", 0
+        before, self._pulse = self._pulse, snapshots.pulse(self._store, self._pulse)
+        if before is None or before.mark != self._pulse.mark:
+            self._moved_s = now_s
+        dirty = self._pulse.mark != self._local.mark
+        if dirty and self._dirty_s is None:
+            self._dirty_s, self._unsaved_at = now_s, now_at()
+        elif not dirty:
+            self._dirty_s, self._unsaved_at = None, ""
+        checkpoint = snapshots.newest_checkpoint(self._store, after_id=self._checkpoint)
+        wishes = self._take_wishes()
+        edited = self._dirty_s is not None and (
+            last or now_s - self._moved_s >= self._debounce_s or now_s - self._dirty_s >= self._every_s
+        )
+        due = (edited or (dirty and checkpoint > self._checkpoint)) and now_s >= self._not_before_s
+        if wishes or due:
+            self._save(wishes)
+            self._checkpoint = checkpoint
+        elif now_s - self._confirm_s >= CONFIRM_EVERY_S:
+            self._confirm()
+
+    def _save(self, wishes: list[_Wish]) -> None:
+        began_s = self._busy_s = time.monotonic()
+        merged = {runtime: number for wish in wishes for runtime, number in wish.merged.items()}
+        try:
+            if not self._disk.there():
+                raise StoreError(f"There is no folder {self._disk.root}.", "Mount it, or correct MASUKA_VAULT.")
+            self._saves += 1
+            head = self._saver.save(merged=merged, purge=any(wish.purge for wish in wishes))
+            if self._pulse is not None and self._pulse.mark == head.mark:
+                self._dirty_s, self._unsaved_at = None, ""
+            else:
+                self._dirty_s, self._unsaved_at = time.monotonic(), now_at()
+            self._why, self._failures = "", 0
+            self._confirm(saved=True)
+        except Exception as error:
+            self._answer(wishes, error)
+            raise
+        finally:
+            took_s = time.monotonic() - began_s
+            self._not_before_s = time.monotonic() + min(SHARE_OF_TIME * took_s, LONGEST_BACKOFF_S)
+            self._busy_s = None
+        self.copying.wake()
+        for wish in wishes:
+            wish.done.set_result(head.key)
+
+    def _confirm(self, *, saved: bool = False) -> None:
+        self._confirm_s = time.monotonic()
+        news = saved
+        try:
+            news = self._saver.confirm_written() or saved
+        except ExternalError as error:
+            # It stays "not yet confirmed", which is what is shown, and is asked again.
+            log.info("the save is not confirmed: %s", error)
+        if news:
+            self._saver.tidy()
+            self.copying.wake()
+
+    def _guard(self, act: Callable[[], None]) -> None:
+        """Does it; trouble is told and tried again, ever less often."""
+        try:
+            act()
+        except (MasukaError, OSError) as error:
+            if told(error) != self._why:
+                log.warning("the vault waits: %s", error)
+            self._fail(told(error))
+        except Exception:  # a bug must not end the keeping
+            log.exception("saving to the vault failed")
+            self._fail("Saving failed in a way that it should not; the log has the details.")
+
+    def _fail(self, why: str) -> None:
+        self._why = why
+        self._failures += 1
+        self._not_before_s = time.monotonic() + min(2.0 ** (self._failures - 1), LONGEST_BACKOFF_S)
+
+    def _take_wishes(self) -> list[_Wish]:
+        with self._lock:
+            taken, self._wishes = self._wishes, []
+        return taken
+
+    @staticmethod
+    def _answer(wishes: list[_Wish], error: Exception) -> None:
+        known = error if isinstance(error, MasukaError) else StoreError(told(error), "The save is tried again.")
+        for wish in wishes:
+            wish.done.set_exception(known)
