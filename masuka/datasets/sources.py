@@ -145,6 +145,8 @@ def _read_file(path: Path, limit: int) -> bytes:
 
 
 def _unreadable(error: Exception) -> InvalidInput:
+    if isinstance(error, ValueError):  # worded differently by each Python
+        return InvalidInput("Its name holds a null character.", "Rename the file.")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return InvalidInput(f"It could not be read: {reason}.", "Check the file and its permissions.")
 

@@ -345,7 +345,7 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         "empty": "The folder is empty.",
         "loop.png": "It could not be read: Too many levels of symbolic links.",
         "p.png": "It is no file but a device or a pipe.",
-        "nul.png": "It could not be read: embedded null byte.",
+        "nul.png": "Its name holds a null character.",
     }
 
 
