@@ -21,7 +21,8 @@ from masuka.vault.places import Found, Places, Uses
 from masuka.vault.restoring import told
 from masuka.vault.saving import Saver
 
-EVERY_S = 30.0
+SOON_S, AGAIN_S, IDLE_S = 1.0, 30.0, 120.0
+"""Until the next look: while somebody waits or a file is just being written, after trouble, else."""
 FETCH_TIMEOUT_S = 20.0
 INLINE_DELAY_S = 3.0
 """A command that is over by then does not read the vault's lists first."""
@@ -156,9 +157,14 @@ class Copying:
                 log.exception("copying to the vault failed")
                 self.why = "Copying files failed in a way that it should not; the log has the details."
             if not more:
-                self._wake.wait(EVERY_S if self._flushed.is_set() else 1.0)
+                self._wake.wait(self._pause_s())
                 self._wake.clear()
         self._ready.set()
+
+    def _pause_s(self) -> float:
+        if self._mirror.unsettled or not self._flushed.is_set():
+            return SOON_S
+        return AGAIN_S if self.why or self._saver.local.filling else IDLE_S
 
     def _round(self) -> bool:
         """Whether there is more to do at once."""

@@ -66,6 +66,8 @@ class Places:
             "jobs": workspace.jobs,
         }
         self._workspace = workspace
+        # A link to another disk is followed once: ten thousand files are asked about at a time.
+        self._bases = [(n, base) for n, root in self._roots.items() for base in {root: 0, root.resolve(): 0}]
 
     def local(self, path: str) -> Path:
         """Where the file belongs here; raises ValueError for a path that leads elsewhere."""
@@ -77,16 +79,15 @@ class Places:
 
     def path(self, file: Path) -> str | None:
         """The name of a local file or folder on every machine; None for one elsewhere."""
-        for name, root in self._roots.items():
-            for base in (root, root.resolve()):
-                if file.is_relative_to(base):
-                    inside = file.relative_to(base).as_posix()
-                    return name if inside == "." else f"{name}/{inside}"
+        for name, base in self._bases:
+            if file.is_relative_to(base):
+                inside = file.relative_to(base).as_posix()
+                return name if inside == "." else f"{name}/{inside}"
         return None
 
     def stored(self, text: str) -> str | None:
         """The same for a path as the database has it."""
-        return self.path(self._workspace.resolve(text)) if text else None
+        return self.path(self._workspace.root / text) if text else None
 
     def folders(self) -> dict[str, str]:
         """The folders of this machine that absolute paths begin with."""
@@ -100,9 +101,8 @@ class Places:
         """Every local file that is to be kept."""
         now_s = time.time()
         for start in self._starts():
-            for file in _walk(start):
-                path = self.path(file)
-                if path is None or _LEFT_OUT.search(path):
+            for path, file in _walk(*start):
+                if _LEFT_OUT.search(path):
                     continue
                 try:
                     about = file.stat()
@@ -116,15 +116,15 @@ class Places:
                     continue
                 yield Found(path, file, about.st_size, about.st_mtime, settled)
 
-    def _starts(self) -> Iterator[Path]:
-        yield self._workspace.datasets
-        yield self._workspace.items
-        yield self._workspace.adapters
+    def _starts(self) -> Iterator[tuple[str, Path]]:
+        yield "media/datasets", self._workspace.datasets
+        yield "media/items", self._workspace.items
+        yield "adapters", self._workspace.adapters
         for folder in _folders(self._workspace.runs):
-            yield folder / "checkpoints"
-            yield folder / "samples"
+            yield f"runs/{folder.name}/checkpoints", folder / "checkpoints"
+            yield f"runs/{folder.name}/samples", folder / "samples"
         for folder in _folders(self._workspace.jobs):
-            yield folder / "log.txt"
+            yield f"jobs/{folder.name}/log.txt", folder / "log.txt"
 
 
 class Uses:
@@ -163,9 +163,10 @@ def _folders(parent: Path) -> list[Path]:
     return sorted(p for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
 
 
-def _walk(start: Path) -> Iterator[Path]:
+def _walk(path: str, start: Path) -> Iterator[tuple[str, Path]]:
     if start.is_file():
-        yield start
+        yield path, start
     for folder, _, names in os.walk(start):
+        inside = path + folder[len(str(start)) :].replace(os.sep, "/")
         for name in names:
-            yield Path(folder, name)
+            yield f"{inside}/{name}", Path(folder, name)
