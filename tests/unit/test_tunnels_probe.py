@@ -104,5 +104,6 @@ def test_a_link_that_never_leads_here_is_given_up(answer: httpx.Response | Excep
     ],
 )
 def test_an_answer_that_is_not_our_gates_is_never_trusted(answer: httpx.Response) -> None:
-    with pytest.raises(NotAllowed):
-        public_must_refuse("https://x.example", transport=answering(answer), deadline_s=0)
+    entrance = httpx.Response(303, headers={"location": "/login"})
+    with pytest.raises(NotAllowed, match="/config answered"):
+        public_must_refuse("https://x.example", transport=answering(*[answer] * 3, entrance), deadline_s=0)

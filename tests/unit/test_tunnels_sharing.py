@@ -246,6 +246,7 @@ def test_the_app_that_ends_takes_its_link_along(make: Make, pem: Path, workspace
     until(lambda: addresses.read(workspace).state == "open")
     sharing.stop()
     assert not way.alive() and not workspace.address.exists()
+    assert make(Way("gradio", pem)).open().provider == "gradio", "the next app may have a link"
 
 
 class Hanging(Way):
