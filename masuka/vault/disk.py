@@ -50,10 +50,12 @@ class Disk:
         """Writes from byte `start` on, cuts off what was after it, and flushes."""
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0) as out:
+        # Bucket mounts take files that are written once from the start, and little else.
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o644), "wb", buffering=0) as out:
             if os.fstat(out.fileno()).st_size > start:
                 out.truncate(start)
-            out.seek(start)
+            if start:
+                out.seek(start)
             for chunk in chunks:
                 left = memoryview(chunk)
                 while left:
