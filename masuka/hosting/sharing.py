@@ -78,7 +78,7 @@ def opens_by_itself(settings: Settings, secrets: Mapping[str, str], host: Runtim
 
 
 def prove_ngrok(settings: Settings, token: str, *, deadline_s: float = PROVE_S) -> None:
-    """Returns when ngrok accepts the authtoken; raises AccessDenied or RemoteUnavailable.
+    """Returns when ngrok accepts the authtoken, else raises what ngrok meant.
 
     An agent signs in and opens nothing. Raises Conflict while a link is open: one program
     of this workspace at a time.
