@@ -19,20 +19,26 @@ from pathlib import Path
 from typing import Any
 
 from masuka.config import SECRET_NAMES, Settings, child_environment
-from masuka.errors import InvalidInput, MasukaError, NotFound
+from masuka.errors import AccessDenied, InvalidInput, MasukaError, NotFound
 from masuka.hosting import colab, process
 from masuka.hosting.drivers import ask_driver
 from masuka.hosting.idle import IdleWatch
 from masuka.hosting.install import Place
 from masuka.hosting.runtime import PORT, Runtime, detect
 from masuka.hosting.steps import say
+from masuka.hosting.turns import Turn
+from masuka.vault.confirm import lend_token
 
 CELLS, APP = "cells", "app"
 BUILT_IN = "pocket"
 KEPT_FREE_GIB = 2
+LENT = "drive-token"
+"""Where the vault looks for a lent token: vault.keeper.LENT_TOKEN, held together by a test."""
 LINK_PATIENCE_S = 150.0
 WISH_PATIENCE_S = 4.0
 """So long after the app answers it may still be about to open a link."""
+TOKEN_RENEWED_S = 2400.0
+"""Google's tokens hold for an hour."""
 LINK_KEYS = frozenset({"NGROK_AUTHTOKEN", "CLOUDFLARED_TOKEN"})
 FREE_COLAB = (
     "Free Colab does not allow web pages, and ends runtimes that show one; without compute units the studio "
@@ -73,11 +79,13 @@ def open_masuka(
     base: str = BUILT_IN,
     stop_when_idle_min: int = 0,
     share: bool = True,
+    confirm_saves: bool = False,
 ) -> Opened:
     """The opened studio, in the kernel or behind the app.
 
     `root` is the code, `python` the interpreter in which everything is installed. `drive_folder` is a folder of My Drive; '' keeps nothing. Colab's `way` is the app only
-    with compute units. Raises MasukaError.
+    with compute units. `confirm_saves` asks Google for one more permission, and then knows
+    of every save whether it has arrived. Raises MasukaError.
     """
     if way not in (APP, CELLS):
         raise InvalidInput(f"There is no way {way!r} to open MASUKA.", f"Choose {APP} or {CELLS}.", field="way")
@@ -96,6 +104,8 @@ def open_masuka(
         opened = Opened(way, studio=_studio(python, {**environment, **secrets}), vault=vault)
     else:
         opened = _app(place, python, host, {**environment, **secrets}, vault, share=share)
+    if confirm_saves and vault is not None and host.name == "colab":
+        _lend_token(Path(environment["MASUKA_HOME"]) / "secrets" / LENT, place)
     opened.base = _base(opened, place, python, {**environment, **secrets}, base)
     if stop_when_idle_min and host.name == "colab":
         _watch(Path(environment["MASUKA_HOME"]), place, stop_when_idle_min)
@@ -105,6 +115,8 @@ def open_masuka(
 def stop_masuka(*, give_back: bool = False) -> None:
     """Saves, closes the app, sends everything to Drive; may give the runtime back."""
     place = Place(Path(__file__).resolve().parents[1])
+    for turn in ("idle", "lending"):
+        (place.state / turn).unlink(missing_ok=True)
     told = place.state / "mounted"
     mount = told.read_text(encoding="utf-8") if told.exists() else ""
     say("Saving and closing" if process.running(place.state) else "The app is not running")
@@ -332,10 +344,27 @@ def _mark(place: Place, python: str, environment: Mapping[str, str]) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
+def _lend_token(file: Path, place: Place) -> None:
+    """Lets the app ask Drive what has arrived; it has no kernel of its own to ask with."""
+    try:
+        fresh = colab.drive_tokens()
+        lend_token(file, fresh())
+    except AccessDenied as error:
+        say(f"{error.message} Saves are shown as written, not confirmed")
+        return
+
+    def lend() -> bool:
+        lend_token(file, fresh())
+        return True
+
+    Turn(place.state / "lending").every(TOKEN_RENEWED_S, "masuka-token", lend)
+    say("Drive itself says from now on which saves have arrived")
+
+
 def _watch(home: Path, place: Place, minutes: int) -> None:
     def end() -> None:
         say(f"Nothing has moved for {minutes} minutes")
         stop_masuka(give_back=True)
 
-    IdleWatch(home / "masuka.db", quiet_s=minutes * 60, token=place.state / "idle", then=end).start()
+    IdleWatch(home / "masuka.db", quiet_s=minutes * 60, then=end).start(Turn(place.state / "idle"))
     say(f"The runtime is given back when nothing moves for {minutes} minutes")

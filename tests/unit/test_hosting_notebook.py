@@ -24,9 +24,10 @@ from masuka.errors import (
     NotFound,
     RemoteUnavailable,
 )
-from masuka.hosting import colab, process
+from masuka.hosting import colab, install, process
 from masuka.hosting.idle import IdleWatch
 from masuka.hosting.runtime import Runtime, detect
+from masuka.hosting.turns import Turn
 
 STAND_IN = Path(__file__).parents[1] / "notebooks" / "stand_in"
 SERVER = """
@@ -53,7 +54,7 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv("COLAB_STAND_IN", json.dumps(told))
 
     yield behave
-    for name in [n for n in sys.modules if n == "google" or n.startswith("google.colab")]:
+    for name in [n for n in sys.modules if n.split(".")[0] == "google"]:
         del sys.modules[name]
 
 
@@ -199,8 +200,8 @@ def test_a_runtime_that_nobody_uses_is_ended_once(tmp_path: Path) -> None:
     database = tmp_path / "masuka.db"
     database.touch()
     ended = threading.Event()
-    watch = IdleWatch(database, quiet_s=0.05, token=tmp_path / "idle", then=ended.set)
-    thread = watch.start(look_every_s=0.01)
+    watch = IdleWatch(database, quiet_s=0.05, then=ended.set)
+    thread = watch.start(Turn(tmp_path / "idle"), look_every_s=0.01)
     assert ended.wait(20)
     thread.join(20)
     assert not thread.is_alive()
@@ -208,20 +209,47 @@ def test_a_runtime_that_nobody_uses_is_ended_once(tmp_path: Path) -> None:
 
 def test_what_moves_keeps_a_runtime(tmp_path: Path) -> None:
     database = tmp_path / "masuka.db"
-    watch = IdleWatch(database, quiet_s=3600, token=tmp_path / "idle", then=lambda: None)
+    watch = IdleWatch(database, quiet_s=3600, then=lambda: None)
     assert watch.idle_s() < 3600
     (tmp_path / "masuka.db-wal").touch()
     os.utime(tmp_path / "masuka.db-wal", (time.time() + 100, time.time() + 100))
     assert watch.idle_s() < 0
 
 
-def test_a_newer_watch_replaces_the_older(tmp_path: Path) -> None:
-    database = tmp_path / "masuka.db"
-    first = IdleWatch(database, quiet_s=3600, token=tmp_path / "idle", then=lambda: None).start(look_every_s=0.01)
-    second = IdleWatch(database, quiet_s=3600, token=tmp_path / "idle", then=lambda: None).start(look_every_s=0.01)
+def test_of_what_is_started_again_the_newest_alone_goes_on(tmp_path: Path) -> None:
+    done = {name: threading.Event() for name in ("first", "second")}
+
+    def start(name: str) -> threading.Thread:
+        return Turn(tmp_path / "turn").every(0.01, name, lambda: done[name].set() is None)
+
+    first = start("first")
+    assert done["first"].wait(20)
+    second = start("second")
     first.join(20)
     assert not first.is_alive()
+    assert done["second"].wait(20)
     assert second.is_alive()
-    (tmp_path / "idle").unlink()
+    (tmp_path / "turn").unlink()
     second.join(20)
     assert not second.is_alive()
+
+
+def test_the_kernel_lends_the_app_a_token_and_a_refusal_is_no_failure(
+    google: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from masuka.vault import keeper
+
+    assert notebook.LENT == keeper.LENT_TOKEN
+    place = install.Place(tmp_path)
+    place.state.mkdir()
+    file = tmp_path / "secrets" / notebook.LENT
+    google(auth="refused")
+    notebook._lend_token(file, place)
+    assert not file.exists()
+    assert "did not give the permission" in capsys.readouterr().out
+    google(token="ya29.canary")
+    notebook._lend_token(file, place)
+    assert file.read_text() == "ya29.canary"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "canary" not in capsys.readouterr().out
+    (place.state / "lending").unlink()
