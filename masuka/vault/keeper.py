@@ -93,6 +93,9 @@ class Keeper:
         self._files_s = 0.0
         self._eager = True
         self._unsaved_at = self._why = ""
+        # A file, so that a command can wish it while the app keeps the vault.
+        self._purge_mark = folder_of(self._workspace) / "purge"
+        self._purging = self._purge_mark.with_name("purging")
         self._thread = threading.Thread(target=self._run, name="vault-saves", daemon=True)
 
     def start(self, *, eager: bool = True) -> None:
@@ -136,9 +139,9 @@ class Keeper:
         return self._wished(_Wish(purge=True), timeout_s)
 
     def purge_soon(self) -> None:
-        """Wishes that without waiting for it."""
-        with self._lock:
-            self._wishes.append(_Wish(purge=True))
+        """Wishes that without waiting for it; the wish outlives this process until it is met."""
+        self._purge_mark.parent.mkdir(parents=True, exist_ok=True)
+        self._purge_mark.touch()
         self._wake.set()
 
     def look(self, *, timeout_s: float = 60.0) -> None:
@@ -267,7 +270,8 @@ class Keeper:
         edited = self._dirty_s is not None and (
             last or now_s - self._moved_s >= self._debounce_s or now_s - self._dirty_s >= self._every_s
         )
-        due = (edited or (dirty and checkpoint > self._checkpoint)) and now_s >= self._not_before_s
+        wanted = edited or (dirty and checkpoint > self._checkpoint) or self._purge_mark.exists() or self._purging.exists()
+        due = wanted and now_s >= self._not_before_s
         if wishes or due:
             self._save(wishes)
             self._checkpoint = checkpoint
@@ -281,7 +285,12 @@ class Keeper:
             if not self._disk.there():
                 raise StoreError(f"There is no folder {self._disk.root}.", "Mount it, or correct MASUKA_VAULT.")
             self._saves += 1
-            head = self._saver.save(merged=merged, purge=any(wish.purge for wish in wishes))
+            # What is deleted while this save is made leaves a mark of its own.
+            if self._purge_mark.exists():
+                self._purge_mark.replace(self._purging)
+            purge = any(wish.purge for wish in wishes) or self._purging.exists()
+            head = self._saver.save(merged=merged, purge=purge)
+            self._purging.unlink(missing_ok=True)
             if self._pulse is not None and self._pulse.mark == head.mark:
                 self._dirty_s, self._unsaved_at = None, ""
             else:

@@ -127,6 +127,21 @@ def test_emptying_the_bin_reaches_the_vault(studio: Studio, kept: Settings) -> N
     assert keep.exists()
 
 
+def test_a_purge_that_fails_is_made_later(kept: Settings, tmp_path: Path) -> None:
+    with Studio.open(kept) as studio:
+        studio.characters.create(name="secret", trigger_word="abc1")
+        studio.vault.save(files=False)
+        (tmp_path / "vault").rename(tmp_path / "away")
+        (tmp_path / "vault").touch()
+        studio.characters.delete(1)
+        studio.vault.purge()
+        until(lambda: studio.vault.status().why)
+    (tmp_path / "vault").unlink()
+    (tmp_path / "away").rename(tmp_path / "vault")
+    with Studio.open(kept):
+        until(lambda: not any(b"secret" in f.read_bytes() for f in (tmp_path / "vault").rglob("*") if f.is_file()))
+
+
 def until(true: object, seconds: float = 60.0) -> None:
     deadline_s = time.monotonic() + seconds
     while not true():  # type: ignore[operator]
