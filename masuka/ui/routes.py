@@ -23,7 +23,7 @@ from masuka.hosting import diagnostics
 from masuka.requests import Actor
 from masuka.requests.text import clean_filename
 from masuka.studio import Studio
-from masuka.ui import uploads
+from masuka.ui import roles, uploads
 from masuka.ui.datasets import more_pictures, side_of_picture
 from masuka.ui.images import more_items, side_of_item
 from masuka.ui.kit import note
@@ -85,14 +85,12 @@ async def nothing(studio: Studio, request: Request) -> Response:
 
 async def fragment_item(studio: Studio, request: Request) -> Response:
     """The viewer's side for an item."""
-    return HTMLResponse(await run_in_threadpool(side_of_item, studio, request.path_params["id"]), 200, _FRESH)
+    return _piece(studio, await run_in_threadpool(side_of_item, studio, request.path_params["id"]))
 
 
 async def fragment_picture(studio: Studio, request: Request) -> Response:
     """The viewer's side for a picture of a data set."""
-    return HTMLResponse(
-        await run_in_threadpool(side_of_picture, studio, request.path_params["id"]), 200, _FRESH
-    )
+    return _piece(studio, await run_in_threadpool(side_of_picture, studio, request.path_params["id"]))
 
 
 async def fragment_items(studio: Studio, request: Request) -> Response:
@@ -110,14 +108,14 @@ async def fragment_items(studio: Studio, request: Request) -> Response:
     )  # fmt: skip
     known = {"character": character or "", "star": starred or "", "q": text or "", "pick": pick or ""}
     after = "" if following is None else "fragment/items" + address(before=following, **known)
-    return HTMLResponse(tiles, 200, {**_FRESH, "x-next": after})
+    return _piece(studio, tiles, after)
 
 
 async def fragment_pictures(studio: Studio, request: Request) -> Response:
     """The next page of a set's pictures; `x-next` is the address of the one after."""
     after_id = _number(request.query_params.get("after")) or 0
     tiles, following = await run_in_threadpool(more_pictures, studio, request.path_params["id"], after_id)
-    return HTMLResponse(tiles, 200, {**_FRESH, "x-next": following})
+    return _piece(studio, tiles, following)
 
 
 async def upload(studio: Studio, request: Request) -> Response:
@@ -173,6 +171,11 @@ async def download_diagnostics(studio: Studio, request: Request) -> Response:
 _FRESH = {"cache-control": "no-store"}
 _SANDBOX = {"content-security-policy": "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"}
 """Opened as a page of its own, a file can run and fetch nothing."""
+
+
+def _piece(studio: Studio, body: str, following: str = "") -> HTMLResponse:
+    """A piece of the page for this person; `following` is the address of the next one."""
+    return HTMLResponse(roles.without_forbidden(body, studio.actor), 200, {**_FRESH, "x-next": following})
 
 
 def _bound(studio: Studio, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
