@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from masuka.config import SECRET_NAMES, Settings, child_environment
-from masuka.errors import AccessDenied, InvalidInput, MasukaError, NotFound
+from masuka.errors import AccessDenied, InvalidInput, MasukaError, NotFound, from_dict
 from masuka.hosting import colab, process
 from masuka.hosting.drivers import ask_driver
 from masuka.hosting.idle import IdleWatch
@@ -323,7 +323,7 @@ def _masuka(place: Place, python: str, environment: Mapping[str, str], *argument
     except ValueError as error:
         raise MasukaError(f"masuka {arguments[0]} failed: {answer.stderr.strip()[-300:]}") from error
     if answer.returncode and isinstance(found, dict) and "error" in found:
-        raise MasukaError(found["error"]["message"], found["error"].get("hint", ""))
+        raise from_dict(found["error"])
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from masuka import notebook
+from masuka.config import Settings, Workspace
 from masuka.errors import (
     AccessDenied,
     Conflict,
@@ -28,6 +30,7 @@ from masuka.hosting import colab, install, process
 from masuka.hosting.idle import IdleWatch
 from masuka.hosting.runtime import Runtime, detect
 from masuka.hosting.turns import Turn
+from masuka.studio import Studio
 
 STAND_IN = Path(__file__).parents[1] / "notebooks" / "stand_in"
 SERVER = """
@@ -142,6 +145,30 @@ def test_free_colab_and_kaggle_go_the_cells_way(capsys: pytest.CaptureFixture[st
 def test_an_unknown_way_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no way 'page'"):
         notebook.open_masuka(root=tmp_path, python=sys.executable, way="page")
+
+
+@pytest.mark.slow
+def test_the_chosen_base_is_offered_with_its_size_and_the_disk_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, home = install.Place(STAND_IN.parents[2]), tmp_path / "home"
+    environment = {"MASUKA_HOME": str(home), "MASUKA_DEVICE": "cpu"}
+
+    def base(name: str) -> str:
+        return notebook._base(notebook.Opened("app"), place, sys.executable, environment, name)
+
+    assert base("pocket") == "pocket"
+    with pytest.raises(NotFound):
+        base("no-such-base")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**30))
+    assert base("flux1-schnell") == "pocket"
+    assert "GiB to download; 1 GiB are free, which is too little" in capsys.readouterr().out
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**40))
+    assert base("flux1-schnell") == "flux1-schnell"
+    assert "comes in the background" in capsys.readouterr().out
+    with Studio.open(Settings(Workspace(home), device="cpu")) as studio:
+        assert [(job.kind, job.state) for job in studio.jobs.list()] == [("download_model", "queued")]
 
 
 @pytest.fixture
