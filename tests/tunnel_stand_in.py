@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import ssl
 import sys
@@ -16,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+MACHINE = re.compile(r".{0,40}//(localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\]).{0,20}", re.IGNORECASE)
+"""An address of this machine, which nobody outside may be sent to."""
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "proxy-connection"}
 
 
