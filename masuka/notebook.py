@@ -221,7 +221,8 @@ def _studio(python: str, environment: Mapping[str, str]) -> Any:
     studio = Studio.open(Settings.from_environment(more=environment))
     for notice in studio.notices:
         say(f"  {notice}")
-    say(f"The studio is open: {len(studio.characters.list())} characters, {len(studio.models.adapters())} LoRAs")
+    counts = {"character": len(studio.characters.list()), "LoRA": len(studio.models.adapters())}
+    say("The studio is open: " + ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items()))
     return studio
 
 
@@ -232,8 +233,8 @@ def _app(
     port = before.port if before else process.free_port(PORT)
     name = colab.proxy_name(port) if host.name == "colab" else ""
     more = {
-        **environment, "MASUKA_PORT": str(port), "MASUKA_HOST": process.HOST,
-        "MASUKA_ALLOWED_HOSTS": name, "MASUKA_SHARE": "auto" if share else "off",
+        **environment, "MASUKA_PORT": str(port), "MASUKA_SHARE": "auto" if share else "off",
+        **({"MASUKA_HOST": process.HOST, "MASUKA_ALLOWED_HOSTS": name} if name else {}),
     }  # fmt: skip
     mark = _mark(place, python, more)
     if before and before.mark == mark and process.healthy(port):
@@ -251,7 +252,7 @@ def _app(
         )
         process.wait_until_healthy(app, place.state, say)
         say("The app answers")
-    address = f"https://{name}" if name else f"http://{process.HOST}:{port}"
+    address = f"https://{name}" if name else host.public_address or f"http://{process.HOST}:{port}"
     link = str(_masuka(place, python, more, "link", "--address", address)["link"])
     opened = Opened(APP, address=address, link=link, vault=vault)
     _show(opened, host, port)

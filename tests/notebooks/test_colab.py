@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -124,9 +125,13 @@ def test_without_compute_units_the_cells_go_the_whole_way(repository: Path, tmp_
         assert "20 pictures of Bolt" in runtime.run(cell_of(NOTEBOOK, "pictures", {}))
         assert "LoRA:" in runtime.run(cell_of(NOTEBOOK, "train", {"STEPS": 10}))
         assert "image/png" in runtime.run(cell_of(NOTEBOOK, "draw", {"NUMBER": 1}))
-        # A second run of every cell finds what is there.
-        assert "1 LoRAs" in runtime.run(opening(repository))
+        runtime.run(cell_of(NOTEBOOK, "stop", {}))
+        # The runtime is lost; Drive is all that is left. The same cells bring everything back.
+        shutil.rmtree(tmp_path / "masuka-work")
+        assert "1 character, 1 LoRA" in runtime.run(opening(repository))
         assert "20 pictures of Bolt" in runtime.run(cell_of(NOTEBOOK, "pictures", {}))
+        runtime.run("adapter = studio.models.adapters()[0]")
+        assert "image/png" in runtime.run(cell_of(NOTEBOOK, "draw", {"NUMBER": 1}))
 
 
 def test_a_clone_that_fails_is_said(tmp_path: Path) -> None:
