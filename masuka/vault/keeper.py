@@ -139,7 +139,7 @@ class Keeper:
         return self._wished(_Wish(purge=True), timeout_s)
 
     def purge_soon(self) -> None:
-        """Wishes that without waiting for it; the wish outlives this process until it is met."""
+        """Wishes that without waiting; the wish outlives this process until it is met."""
         self._purge_mark.parent.mkdir(parents=True, exist_ok=True)
         self._purge_mark.touch()
         self._wake.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -266,3 +267,27 @@ def test_what_the_database_has_a_use_for(tmp_path: Path) -> None:
         "media/items/b.png", "media/items/thumbs/b.webp", "adapters/00008-x/a", "runs/00004/samples/a.png", "jobs/6/log.txt",
     ):  # fmt: skip
         assert not uses(path), path
+
+
+def test_many_may_ask_for_the_same_file_at_once(workspace: Workspace, mirror: Mirror) -> None:
+    file = write(workspace.items / "a.png", os.urandom(3_000_000))
+    content = file.read_bytes()
+    mirror.copy(mirror.waiting())
+    file.unlink()
+    (kept,) = mirror.absent()
+    failed: list[Exception] = []
+
+    def fetch() -> None:
+        try:
+            mirror.fetch(kept)
+        except (OSError, Damaged) as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=fetch) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert file.read_bytes() == content
+    assert [f.name for f in workspace.items.iterdir() if f.is_file()] == ["a.png"]
