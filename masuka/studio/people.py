@@ -15,11 +15,12 @@ from masuka.access.accounts import REGISTRATION
 from masuka.access.links import digest
 from masuka.access.password import Passwords
 from masuka.access.sessions import Sessions
-from masuka.errors import Conflict, InvalidInput, NotAllowed
+from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from masuka.jobs import endings, queue
 from masuka.requests.actor import Actor, Role
 from masuka.requests.people import InvitePerson, clean_username
 from masuka.store import audit as history
-from masuka.store import characters, invites, settings, shares, users
+from masuka.store import characters, invites, jobs, settings, shares, users
 from masuka.store.audit import Entry
 from masuka.store.invites import Invite
 from masuka.store.sessions import Session
@@ -176,11 +177,18 @@ class People:
         return _person(user)
 
     def set_active(self, user_id: int, active: bool) -> Person:
-        """The person, locked out or let in again; raises Conflict for the first owner."""
+        """The person, locked out or let in again; raises Conflict for the first owner.
+
+        What a locked person has running or waiting is paused, or cancelled where it
+        cannot be.
+        """
         _not_the_machines(user_id, active)
         with self._store.write():
             user = users.set_user(self._store, actor=self._actor, id=user_id, active=active)
             self.note("let somebody in again" if active else "locked somebody out", user.username)
+            if not active:
+                queue.set_aside(self._store, user_id=user_id)
+        self._context.wake()
         return _person(user)
 
     def remove(self, user_id: int) -> None:
@@ -228,13 +236,27 @@ class People:
             )
             self.note("shared", self._said(user_id, kind, object_id))
 
-    def unshare(self, user_id: int, kind: ShareKind, object_id: int = 0) -> None:
-        """Takes it back."""
+    def unshare(
+        self, user_id: int, kind: ShareKind, object_id: int = 0, *, by_user_id: int | None = None
+    ) -> None:
+        """Takes it back, and stops the person's jobs on it.
+
+        Of 'all' one's own, or what `by_user_id` shared.
+        """
         with self._store.write():
             shares.delete_share(
-                self._store, actor=self._actor, user_id=user_id, kind=kind, object_id=object_id
-            )
+                self._store, actor=self._actor, user_id=user_id, kind=kind, object_id=object_id,
+                by_user_id=by_user_id,
+            )  # fmt: skip
             self.note("stopped sharing", self._said(user_id, kind, object_id))
+        for job in jobs.list_unfinished(self._store, user_id=user_id):
+            try:
+                queue.must_still_be_allowed(self._store, job)
+            except NotAllowed:
+                continue  # locked out or a viewer: it does not start as it is
+            except NotFound:
+                endings.cancel(self._store, workspace=self._context.workspace, actor=queue.SYSTEM, job_id=job.id)
+        self._context.wake()
 
     def shares(self, *, user_id: int | None = None) -> Sequence[Share]:
         """What is shared, with one person or with all."""
