@@ -138,10 +138,12 @@ def entrance(folder: Path, link: str) -> Path:
 def _door(studio: Studio, settings: Settings) -> Door:
     """The door of this studio, under the names that the settings and the host give it."""
     host = detect()
+    names = (*settings.allowed_hosts, *host.host_names)
     return Door(
         sessions=Sessions(studio.store, settings.workspace.secrets),
         accounts=Accounts(studio.store, registration=settings.allow_registration),
-        hosts=Door.host_names(settings.host, (*settings.allowed_hosts, *host.host_names)),
+        hosts=Door.host_names(settings.host, names),
+        proxied=frozenset(name.lower() for name in names),
         proxies=wire.networks(settings.trusted_proxies),
         framed_by=" ".join(host.framed_by),
         starting=True,

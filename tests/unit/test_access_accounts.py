@@ -128,6 +128,27 @@ def test_guesses_at_once_are_counted_before_they_are_looked_at(accounts: Account
     assert hasher.looked == 5
 
 
+def test_names_are_read_as_they_were_written_at_registering(accounts: Accounts) -> None:
+    ann = add(accounts, "ann lee")
+    for typed in ("ann lee", " Ann  Lee ", "ａnn\tlee", "ann\u00a0lee", "ann\u200b lee"):
+        assert accounts.sign_in(typed, RIGHT, address=HOME).user_id == ann, typed
+
+
+def test_a_name_that_nobody_has_is_not_written_down(studio: Studio, accounts: Accounts) -> None:
+    add(accounts, "kim")
+    accounts.sign_in("my secret password", "", address=HOME)
+    accounts.sign_in("KIM", "wrong", address=HOME)
+    assert [(e.name, e.user_id is None) for e in studio.people.audit(limit=2)] == [("kim", False), ("somebody", True)]
+
+
+def test_registering_has_its_own_limit(accounts: Accounts) -> None:
+    accounts.registration = True
+    kim = add(accounts, "kim")
+    for number in range(20):
+        accounts.register(f"person {number}", RIGHT, address=HOME)
+    assert accounts.sign_in("kim", RIGHT, address=HOME).user_id == kim
+
+
 def test_signing_in_well_uses_up_no_tries(accounts: Accounts) -> None:
     kim = add(accounts, "kim")
     for _ in range(60):
@@ -184,7 +205,7 @@ def test_made_passwords_are_good_and_differ() -> None:
     assert len(made) == 200 and all(clean_password(each) == each for each in made)
 
 
-@pytest.mark.parametrize("wrong", ["", "k", "a" * 41, "-kim", "kim@home", "kim<b>", "kim/", " ", "kim\u200b" * 20])
+@pytest.mark.parametrize("wrong", ["", "k", "13", "１３", "a" * 41, "-kim", "kim@home", "kim<b>", "kim/", " ", "kim\u200b" * 20])
 def test_strange_names_are_refused(wrong: str) -> None:
     with pytest.raises(InvalidInput):
         clean_username(wrong)
