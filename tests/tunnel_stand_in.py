@@ -123,8 +123,8 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(f"{self.headers.get('host', '')} {self.path}")
-        body, status, more = b"{}", 200, {}
-        if self.path not in self.server.open:
+        body, status, more = b"{}", self.server.status or 200, {}
+        if self.path not in self.server.open and not self.server.status:
             body = json.dumps({"type": "NotAllowed", "message": "Not signed in.", "hint": ""}).encode()
             status = 401
             if self.path == "/":
@@ -140,7 +140,12 @@ class Answer(BaseHTTPRequestHandler):
 
 
 class House(Server):
-    """An app seen from outside; `open` are paths that let strangers in."""
+    """An app seen from outside; `open` are paths that let strangers in.
+
+    With `status` it answers that everywhere.
+    """
+
+    status = 0
 
     def __init__(self, *open_paths: str) -> None:
         self.open = set(open_paths)

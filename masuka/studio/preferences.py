@@ -97,7 +97,7 @@ class Preferences:
         value = self._context.settings.secrets.get(name) or self._stored(name)
         if name in services.BY_PROGRAM:
             # Loads the tunnels' libraries, which nothing else here needs.
-            from masuka.hosting.sharing import prove_ngrok
+            from masuka.hosting.ways import prove_ngrok
 
             services.must_look_right(name, value)
             prove_ngrok(self._context.settings, value)

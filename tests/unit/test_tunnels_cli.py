@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -56,7 +57,19 @@ def test_a_way_that_nobody_knows_is_refused(home: Workspace) -> None:
     assert result.exit_code == 1 and "no way to open a link" in result.stderr
 
 
+def test_a_link_that_does_not_close_is_not_called_closed(home: Workspace) -> None:
+    assert "does not end" in answered(home, "stop", state="failed", message="It does not end.", hint="Stop the app.")
+    assert "opened again" in answered(home, "stop", state="open", public_url="https://otter.example")
+
+
 def test_why_a_link_did_not_open_is_the_answer(home: Workspace) -> None:
+    assert "ngrok says no. Try again." in answered(
+        home, "open", state="failed", message="ngrok says no.", hint="Try again."
+    )
+
+
+def answered(home: Workspace, command: str, **told: Any) -> str:
+    """What the command complains of when a running app answers that."""
     addresses.write(home, Addresses(address="http://127.0.0.1:7860/"))
 
     def running_app() -> None:
@@ -64,14 +77,11 @@ def test_why_a_link_did_not_open_is_the_answer(home: Workspace) -> None:
         while (wish := addresses.take_wish(home)) is None and time.monotonic() < end:
             time.sleep(0.05)
         assert wish is not None
-        refused = Addresses(
-            state="failed", address="http://127.0.0.1:7860/", message="ngrok says no.", hint="Try again.",
-            answered=wish.id,
-        )  # fmt: skip
-        addresses.write(home, refused)
+        addresses.write(home, Addresses(address="http://127.0.0.1:7860/", answered=wish.id, **told))
 
     thread = threading.Thread(target=running_app)
     thread.start()
-    result = run("open")
+    result = run(command)
     thread.join()
-    assert result.exit_code == 1 and "ngrok says no. Try again." in result.stderr
+    assert result.exit_code == 1
+    return result.stderr

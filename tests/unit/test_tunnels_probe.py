@@ -36,8 +36,14 @@ def test_one_open_path_is_enough_to_refuse(path: str, house: House) -> None:
 def test_an_app_that_does_not_answer_is_not_shown_either(house: House) -> None:
     address = house.address
     house.server_close()
-    with pytest.raises(NotAllowed, match="does not answer"):
+    with pytest.raises(RemoteUnavailable, match="does not answer"):
         local_must_refuse(address)
+
+
+def test_an_app_that_is_not_ready_is_said_in_a_sentence(house: House) -> None:
+    house.status = 503
+    with pytest.raises(RemoteUnavailable, match="answers 503"):
+        local_must_refuse(house.address)
 
 
 def through(folder: Path, upstream: str) -> tuple[Proxy, httpx.HTTPTransport]:
