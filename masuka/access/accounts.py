@@ -31,6 +31,11 @@ _DOORMAN = Actor(user_id=users.OWNER_ID, role="owner", name="door")
 """Adds people whom an invite or the owner's setting lets in; nobody's session has it."""
 
 
+def password_tries() -> Throttle:
+    """Five wrong passwords of one name in a quarter of an hour, and no more are looked at."""
+    return Throttle(5, MINUTES_15_S)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Who is let in, None for nobody; with `wait_s` nothing was even looked at."""
@@ -45,7 +50,7 @@ class Accounts:
 
     store: Store
     passwords: Passwords = field(default_factory=Passwords)
-    per_name: Throttle = field(default_factory=lambda: Throttle(5, MINUTES_15_S))
+    per_name: Throttle = field(default_factory=password_tries)
     per_address: Throttle = field(default_factory=lambda: Throttle(20, MINUTES_15_S))
     registers: Throttle = field(default_factory=lambda: Throttle(20, MINUTES_15_S))
     registration: bool = False

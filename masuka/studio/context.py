@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from masuka.access.accounts import password_tries
+from masuka.access.limits import Throttle
 from masuka.config import Settings, Workspace
 from masuka.requests.actor import Actor
 from masuka.requests.base import Limit, Request
@@ -28,15 +30,20 @@ class Context:
     actor: Actor
     supervisor: Supervisor | None
     keeper: Keeper | None = None
+    password_tries: Throttle = field(default_factory=password_tries, compare=False)
+    """How often each name's password was guessed, here and at the door."""
 
     @property
     def workspace(self) -> Workspace:
         return self.settings.workspace
 
-    def here(self, file: Path) -> Path:
-        """The same file, brought back from the vault first where it is not here yet."""
+    def here(self, file: Path, *, patient: bool = True) -> Path:
+        """The same file, brought back from the vault first where it is not here yet.
+
+        A page that only shows it is not `patient`: it asks again.
+        """
         if self.keeper is not None and not file.exists():
-            self.keeper.here(file)
+            self.keeper.here(file, patient=patient)
         return file
 
     def wake(self) -> None:

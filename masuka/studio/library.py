@@ -12,6 +12,7 @@ from masuka.store import items as rows
 from masuka.store import jobs, pictures, runs
 from masuka.store.items import Item
 from masuka.studio.context import Context
+from masuka.studio.jobs import preview_of
 
 
 class Library:
@@ -63,10 +64,10 @@ class Library:
         self._context.actor.must_edit()
         return rows.restore_items(self._context.store, actor=self._context.actor, ids=list(item_ids))
 
-    def purge(self) -> int:
-        """How many items of the bin were deleted for good, with their files."""
+    def purge(self, item_ids: Sequence[int] | None = None) -> int:
+        """How many items of the bin, or these of it, were deleted for good, with their files."""
         self._context.actor.must_edit()
-        gone = rows.purge_items(self._context.store, actor=self._context.actor)
+        gone = rows.purge_items(self._context.store, actor=self._context.actor, ids=item_ids)
         for item in gone:
             file = self._context.workspace.resolve(item.file)
             if self._context.workspace.owns(file):
@@ -101,11 +102,11 @@ class Library:
             small = file
         elif kind == "preview":
             job = jobs.get_job(store, actor=actor, id=media_id)
-            file = small = workspace.items / "previews" / f"{job.id}.webp"
+            file = small = preview_of(workspace, job.id)
         else:
             raise InvalidInput(f"There is no kind of media {kind!r}.", field="kind")
-        chosen = small if thumbnail and self._context.here(small).exists() else file
-        if not self._context.here(chosen).exists():
+        chosen = small if thumbnail and self._context.here(small, patient=False).exists() else file
+        if not self._context.here(chosen, patient=False).exists():
             raise NotFound("The file is gone.", "It may have been deleted outside MASUKA.")
         return chosen
 

@@ -141,7 +141,9 @@ def _door(studio: Studio, settings: Settings) -> Door:
     names = (*settings.allowed_hosts, *host.host_names)
     return Door(
         sessions=Sessions(studio.store, settings.workspace.secrets),
-        accounts=Accounts(studio.store, registration=settings.allow_registration),
+        accounts=Accounts(
+            studio.store, per_name=studio.people.password_tries, registration=settings.allow_registration
+        ),
         hosts=Door.host_names(settings.host, names),
         proxied=frozenset(name.lower() for name in names),
         proxies=wire.networks(settings.trusted_proxies),

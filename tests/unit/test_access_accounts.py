@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import bcrypt
 import pytest
@@ -13,6 +14,7 @@ from masuka.access.accounts import MINUTES_15_S, Accounts
 from masuka.access.limits import MOST_KEYS, Rate, Throttle
 from masuka.access.links import digest
 from masuka.access.password import Passwords, clean_password, generate, owner_has_one
+from masuka.access.sessions import Sessions
 from masuka.config import Settings, Workspace
 from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from masuka.requests import Actor
@@ -349,6 +351,46 @@ def test_changing_ones_password_needs_the_present_one(studio: Studio, monkeypatc
     studio.people.set_password("another one entirely", current=RIGHT)
 
 
+def test_the_current_password_is_guessed_as_seldom_as_at_the_door(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passwords.Passwords.__init__, "__kwdefaults__", CHEAP)
+    studio.people.set_password(RIGHT)
+    for _ in range(5):
+        with pytest.raises(InvalidInput):
+            studio.people.set_password("another one entirely", current="wrong")
+    assert studio.people.audit(limit=1)[0].action == "was refused"
+    with pytest.raises(NotAllowed):
+        studio.acting_as(OWNER).people.set_password("another one entirely", current=RIGHT)
+    door = Accounts(studio.store, Passwords(**CHEAP), per_name=studio.people.password_tries)
+    assert door.sign_in("Owner", RIGHT, address=HOME).wait_s > 0
+    studio.people.password_tries.forget("owner")
+    studio.people.set_password("another one entirely", current=RIGHT)
+
+
+def test_a_new_password_ends_links_and_a_first_one_does_not(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords.Passwords.__init__, "__kwdefaults__", CHEAP)
+    sessions = Sessions(studio.store, studio.workspace.secrets)
+    first = sessions.new_token(1)
+    studio.people.set_password(RIGHT)
+    assert sessions.use_token(first) == 1
+    kim = users.add_user(studio.store, actor=OWNER, username="kim").id
+    theirs, mine = sessions.new_token(kim), sessions.new_token(1)
+    studio.people.new_password()
+    assert (sessions.use_token(theirs), sessions.use_token(mine)) == (kim, None)
+
+
+def test_the_same_again_within_a_minute_is_one_line(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        audit.add_audit(studio.store, user_id=None, name="vi", action="took out", about="item/1")
+        audit.add_audit(studio.store, user_id=1, name="vi", action="took out", about="item/1")
+        audit.add_audit(studio.store, user_id=1, name="vi", action="took out", about="item/2")
+    assert len(studio.people.audit()) == 3
+    monkeypatch.setattr(audit, "FOLDED_S", 0.0)
+    audit.add_audit(studio.store, user_id=1, name="vi", action="took out", about="item/1")
+    assert len(studio.people.audit()) == 4
+
+
 def test_the_history_tells_who_did_what(studio: Studio, accounts: Accounts) -> None:
     made = studio.people.invite(note="Kim")
     kim = accounts.accept(made.token, "kim", RIGHT, address=HOME)
@@ -425,3 +467,42 @@ def test_a_removed_persons_files_go_too(studio: Studio, workspace: Workspace) ->
         studio.datasets.get(dataset.id)
     with pytest.raises(Conflict):
         studio.people.remove(1)
+
+
+def test_a_removed_person_leaves_nothing_on_the_disk(studio: Studio, workspace: Workspace) -> None:
+    """Also behind more than one page of what they saw of others, and what is in no list."""
+    from masuka.jobs import queue
+    from masuka.store import items, jobs, models, runs
+
+    kim = users.add_user(studio.store, actor=OWNER, username="kim", role="editor").id
+    theirs = Actor(kim, "editor", "kim")
+    studio.people.share(kim, "all")
+
+    def draw(by: Actor, name: str) -> Path:
+        file = workspace.items / name
+        file.write_bytes(b"x")
+        items.add_item(
+            studio.store, actor=by, file=workspace.relative(file), width=1, height=1, prompt="", seed=1, settings={}
+        )
+        return file
+
+    gone = [draw(theirs, "kims.png")]
+    with studio.store.write():
+        kept = [draw(OWNER, f"{number}.png") for number in range(1001)]
+    gone += [workspace.uploads / f"{kim}-{'a' * 24}" / "0000" / "face.png", workspace.adapters / "hidden" / "x.safetensors"]
+    kept.append(workspace.uploads / f"{kim}1-{'a' * 24}" / "0000" / "face.png")
+    job = queue.add_job(studio.store, actor=theirs, kind="draw_images", title="t", request={}, params={})
+    queue.ask_cancel(studio.store, actor=OWNER, job_id=job.id)
+    gone += [workspace.jobs / str(job.id) / "log.txt", workspace.items / "previews" / f"{job.id}.webp"]
+    run = runs.add_run(studio.store, actor=theirs, name="r", base="pocket", family="f", config={})
+    gone.append(workspace.runs / f"{run.id:05d}" / "state.bin")
+    for file in (*gone[1:], kept[-1]):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+    models.add_model(
+        studio.store, actor=theirs, kind="adapter", name="L", path=workspace.relative(gone[2]), active=False
+    )
+    studio.people.remove(kim)
+    assert [f for f in gone if f.exists()] == [] and all(f.exists() for f in kept)
+    assert jobs.get_pulse(studio.store, id=job.id) is None
+    assert len(items.list_items(studio.store, actor=OWNER, limit=None)) == 1001

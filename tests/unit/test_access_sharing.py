@@ -200,6 +200,37 @@ def test_what_was_shared_can_be_taken_back(world: World) -> None:
         READ["item"](world.store, looker, world.ids["item"])
 
 
+def test_an_owner_takes_back_their_own_share_of_everything(settings: Settings) -> None:
+    with Studio.open(settings) as studio:
+        otto = users.add_user(studio.store, actor=OWNER, username="otto", role="owner").id
+        kim = users.add_user(studio.store, actor=OWNER, username="kim", role="viewer").id
+        ottos = studio.acting_as(Actor(otto, "owner", "otto")).people
+        studio.people.share(kim, "all")
+        ottos.share(kim, "all")
+        ottos.unshare(kim, "all")
+        assert [s.by_user_id for s in studio.people.shares(user_id=kim)] == [1]
+        ottos.unshare(kim, "all", by_user_id=1)
+        assert studio.people.shares(user_id=kim) == []
+        with pytest.raises(NotAllowed):
+            studio.acting_as(Actor(kim, "editor", "kim")).people.unshare(kim, "all", by_user_id=otto)
+
+
+def test_the_button_ends_the_share_that_it_names(settings: Settings) -> None:
+    from masuka.ui import people
+    from masuka.ui.view import View
+
+    with Studio.open(settings) as studio:
+        otto = users.add_user(studio.store, actor=OWNER, username="otto", role="owner").id
+        kim = users.add_user(studio.store, actor=OWNER, username="kim", role="viewer").id
+        for by in (OWNER, Actor(otto, "owner", "otto")):
+            studio.acting_as(by).people.share(kim, "all")
+        assert "Stop sharing everything of otto" in people.draw_people(studio, View())
+        people.on_share_all(studio, {"id": kim, "by": otto}, View())
+        assert [s.by_user_id for s in studio.people.shares(user_id=kim)] == [1]
+        people.on_share_all(studio, {"id": kim, "on": False}, View())
+        assert studio.people.shares(user_id=kim) == []
+
+
 def test_nobody_shares_what_is_not_theirs(world: World) -> None:
     from masuka.store import shares
 
