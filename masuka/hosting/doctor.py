@@ -205,7 +205,7 @@ def _vault(settings: Settings) -> Finding:
         return Finding("vault", "bad", error.message, error.hint)
     if not notes.written_at:
         return Finding("vault", "note", f"Nothing was saved to {settings.vault} yet", "Start MASUKA, or: masuka vault save")
-    if notes.confirmed_at < notes.written_at:
+    if notes.confirmed < notes.written:
         return Finding(
             "vault", "note", f"Last confirmed save {notes.confirmed_at or 'never'}, written {notes.written_at}",
             "Keep the session open until Drive has uploaded it.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from masuka.access.accounts import password_tries
 from masuka.access.limits import Throttle
 from masuka.config import Settings, Workspace
+from masuka.errors import OutOfDisk
 from masuka.requests.actor import Actor
 from masuka.requests.base import Limit, Request
 from masuka.store.connect import Store
@@ -50,6 +52,16 @@ class Context:
         """Tells the supervisor that the queue changed."""
         if self.supervisor is not None:
             self.supervisor.wake()
+
+
+def must_have_room(folder: Path, bytes: int, *, left_bytes: int = 0) -> None:
+    """Raises OutOfDisk when less than `left_bytes` would be left of the folder's disk."""
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < bytes + left_bytes:
+        missing_gib = (bytes + left_bytes - free) / 2**30
+        raise OutOfDisk("The disk is too full for this.", f"Free {missing_gib:.1f} GiB and try again.")
 
 
 def parsed(

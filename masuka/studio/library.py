@@ -11,7 +11,7 @@ from masuka.errors import InvalidInput, NotFound
 from masuka.store import items as rows
 from masuka.store import jobs, pictures, runs
 from masuka.store.items import Item
-from masuka.studio.context import Context
+from masuka.studio.context import Context, must_have_room
 from masuka.studio.jobs import preview_of
 
 
@@ -77,9 +77,13 @@ class Library:
             self._context.keeper.purge_soon()
         return len(gone)
 
-    def export(self, item_ids: Sequence[int], to: Path) -> Path:
-        """The zip at `to` with the items' files, settings embedded as they are."""
-        files = [self.media("item", item_id) for item_id in item_ids]
+    def export(self, item_ids: Sequence[int], to: Path, *, left_bytes: int = 0) -> Path:
+        """The zip at `to` with the items' files, settings embedded as they are.
+
+        Raises OutOfDisk when less than `left_bytes` would be left of the disk.
+        """
+        files = [self.media("item", item_id) for item_id in dict.fromkeys(item_ids)]
+        must_have_room(to.parent, sum(file.stat().st_size for file in files), left_bytes=left_bytes)
         with zipfile.ZipFile(to, "w", zipfile.ZIP_STORED) as archive:
             for file in files:
                 archive.write(file, file.name)

@@ -17,6 +17,7 @@ SETTLED_S = 2.0
 """A file changed a moment ago may still be written to."""
 LOG_SETTLED_S = 120.0
 MANIFEST = "manifest.json"
+ROOTS = ("media", "adapters", "runs", "jobs")
 _LEFT_OUT = re.compile(r"(^|/)(\.|[^/]*\.(part|partial|new|tmp|gone-\d+)(/|$)|previews/|damaged-)")
 CHECKPOINT = re.compile(r"runs/(\d+)/checkpoints/step-(\d+)/[^/]+")
 _RUN = re.compile(r"runs/(\d+)/")
@@ -55,27 +56,29 @@ def checkpoint_of(path: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
+def is_kept(path: str) -> bool:
+    """Whether it is the name of a file in one of the folders that are kept."""
+    pure = PurePosixPath(path)
+    plain = str(pure) == path and ".." not in pure.parts and "\\" not in path and "\0" not in path
+    return plain and len(pure.parts) > 1 and pure.parts[0] in ROOTS
+
+
 class Places:
     """A workspace's folders by the names that they have in the vault."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self._roots = {
-            "media": workspace.media,
-            "adapters": workspace.adapters,
-            "runs": workspace.runs,
-            "jobs": workspace.jobs,
-        }
+        folders = (workspace.media, workspace.adapters, workspace.runs, workspace.jobs)
+        self._roots = dict(zip(ROOTS, folders, strict=True))
         self._workspace = workspace
         # A link to another disk is followed once: ten thousand files are asked about at a time.
         self._bases = [(n, base) for n, root in self._roots.items() for base in {root: 0, root.resolve(): 0}]
 
     def local(self, path: str) -> Path:
         """Where the file belongs here; raises ValueError for a path that leads elsewhere."""
-        pure = PurePosixPath(path)
-        root = self._roots.get(pure.parts[0]) if pure.parts else None
-        if root is None or len(pure.parts) < 2 or ".." in pure.parts or "\\" in path or "\0" in path:
+        if not is_kept(path):
             raise ValueError(f"{path!r} is no file of a workspace")
-        return root.joinpath(*pure.parts[1:])
+        first, *rest = PurePosixPath(path).parts
+        return self._roots[first].joinpath(*rest)
 
     def path(self, file: Path) -> str | None:
         """The name of a local file or folder on every machine; None for one elsewhere."""
