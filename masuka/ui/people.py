@@ -5,6 +5,7 @@ from __future__ import annotations
 from masuka.errors import InvalidInput, NotFound
 from masuka.requests.base import params
 from masuka.requests.people import InvitePerson
+from masuka.requests.text import id_in
 from masuka.store.invites import Invite
 from masuka.store.users import OWNER_ID
 from masuka.studio import Studio
@@ -308,7 +309,7 @@ def _secret(name: str, label: str, kind: str, help_text: str = "") -> str:
 
 
 def _is_box(name: str) -> bool:
-    return name.startswith("character-") and name[10:].isascii() and name[10:].isdigit()
+    return name.startswith("character-") and id_in(name[10:]) is not None
 
 
 REGIONS = (
