@@ -65,7 +65,7 @@ class Library:
         return rows.restore_items(self._context.store, actor=self._context.actor, ids=list(item_ids))
 
     def purge(self, item_ids: Sequence[int] | None = None) -> int:
-        """How many items of the bin, or these of it, were deleted for good, with their files."""
+        """How many items of the bin, or these of it, were deleted for good."""
         self._context.actor.must_edit()
         gone = rows.purge_items(self._context.store, actor=self._context.actor, ids=item_ids)
         for item in gone:
