@@ -32,7 +32,7 @@ _DOORMAN = Actor(user_id=users.OWNER_ID, role="owner", name="door")
 
 
 def password_tries() -> Throttle:
-    """Five wrong passwords of one name in a quarter of an hour, and no more are looked at."""
+    """The limit for each name: five wrong passwords in a quarter of an hour."""
     return Throttle(5, MINUTES_15_S)
 
 

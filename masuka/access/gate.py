@@ -7,13 +7,14 @@ tells about the studio.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
-from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,7 +37,7 @@ LOOKS_PER_MINUTE = 1500
 MOST_STREAMS = 24
 """Open at once in one session; a browser keeps one a tab, and six to one server."""
 _STREAMS_KNOWN = 4096
-_SESSIONS_READ_AT_ONCE = 8
+_SESSIONS_READ_AT_ONCE = 4
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -102,7 +103,7 @@ class Gate:
         self._app = app
         self._door = door
         self._entrance = Entrance(door.sessions, door.accounts, door.tokens)
-        self._reading = CapacityLimiter(_SESSIONS_READ_AT_ONCE)
+        self._readers = ThreadPoolExecutor(_SESSIONS_READ_AT_ONCE, "sessions")
         self._headers = {framed: wire.security_headers(door.framed_by if framed else "") for framed in (True, False)}
         self._streams: OrderedDict[str, str] = OrderedDict()
         self._open_streams: dict[str, int] = {}
@@ -184,7 +185,8 @@ class Gate:
         if not cookie:
             return None
         # Threads of their own: no download or password is waited for.
-        session = await to_thread.run_sync(self._door.sessions.find, cookie, limiter=self._reading)
+        loop = asyncio.get_running_loop()
+        session = await loop.run_in_executor(self._readers, self._door.sessions.find, cookie)
         if session is None:
             return None
         if self._door.sessions.is_due(session):

@@ -156,6 +156,7 @@ def password(
 
 
 def named(studio: Studio, name: str) -> Person:
+    """The person of that name or number; raises NotFound, or Conflict for two."""
     found = [p for p in studio.people.list() if p.username.casefold() == name.casefold() or str(p.id) == name]
     if not found:
         raise NotFound(f"There is nobody called {name}.", "Look: masuka user list")

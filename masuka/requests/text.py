@@ -112,7 +112,7 @@ def clean_path(text: str, *, field: str = "path") -> str:
 
 
 def id_in(value: object) -> int | None:
-    """The id of a row that outside text or a number names; None for what cannot be one."""
+    """The id that outside text or a number names; None for what cannot be one."""
     text = str(value)
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST_ID))):
         return None

@@ -131,7 +131,7 @@ def delete_user(db: Store, *, actor: Actor, id: int) -> None:
 
 
 def list_belongings(db: Store, *, actor: Actor, id: int, table: Literal["datasets", "jobs", "runs", "models", "items"]) -> list[int]:
-    """The numbers of every row of the person's in that table, hidden and binned ones too."""
+    """The ids of all rows of the person in that table, hidden and binned ones too."""
     actor.must_own()
     with db.read() as conn:
         return [row["id"] for row in conn.table(table).rows_where("user_id = ?", [id], select="id", order_by="id")]

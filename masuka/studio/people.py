@@ -152,7 +152,10 @@ class People:
         tries.forget(name)
 
     def new_link(self, user_id: int) -> str:
-        """A token that lets the person in once, within a day; raises Conflict for one locked out."""
+        """A token that lets the person in once, within a day.
+
+        Raises Conflict for one who is locked out.
+        """
         self._actor.must_own()
         user = users.get_user(self._store, actor=self._actor, id=user_id)
         if not user.active:
