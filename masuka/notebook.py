@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from masuka.config import SECRET_NAMES, Settings, child_environment
-from masuka.errors import AccessDenied, InvalidInput, MasukaError, NotFound, from_dict
+from masuka.errors import AccessDenied, InvalidInput, MasukaError, NotFound
 from masuka.hosting import colab, process
+from masuka.hosting.commands import ask_masuka
 from masuka.hosting.drivers import ask_driver
 from masuka.hosting.idle import IdleWatch
 from masuka.hosting.install import Place
 from masuka.hosting.runtime import PORT, Runtime, detect
+from masuka.hosting.sending import LENT, drive_of, remember, send_the_rest
 from masuka.hosting.steps import say
 from masuka.hosting.turns import Turn
 from masuka.vault.confirm import lend_token
@@ -32,8 +34,6 @@ from masuka.vault.confirm import lend_token
 CELLS, APP = "cells", "app"
 BUILT_IN = "pocket"
 KEPT_FREE_GIB = 2
-LENT = "drive-token"
-"""Where the vault looks for a lent token: vault.keeper.LENT_TOKEN, held together by a test."""
 LINK_PATIENCE_S = 150.0
 WISH_PATIENCE_S = 4.0
 """So long after the app answers it may still be about to open a link."""
@@ -64,9 +64,9 @@ class Opened:
 
     def close(self) -> None:
         """Closes the studio of the kernel; the app goes on."""
-        if self.studio is not None:
-            self.studio.close()
-            self.studio = None
+        studio, self.studio = self.studio, None
+        if studio is not None and not studio.close():
+            say("Not everything is in the vault yet: run Stop and save before the runtime goes")
 
 
 def open_masuka(
@@ -97,34 +97,35 @@ def open_masuka(
     secrets = _secrets(host)
     way = _allowed(way, host, compute_units)
     place = Place(root)
-    mount = str(home.parent / "drive") if home and host.name == "colab" and vault else ""
-    (place.state / "mounted").write_text(mount, encoding="utf-8")
+    remember(place, python, environment)
     if way == CELLS:
         process.stop(place.state)
         opened = Opened(way, studio=_studio(python, {**environment, **secrets}), vault=vault)
     else:
         opened = _app(place, python, host, {**environment, **secrets}, vault, share=share)
-    if confirm_saves and vault is not None and host.name == "colab":
-        _lend_token(Path(environment["MASUKA_HOME"]) / "secrets" / LENT, place)
-    opened.base = _base(opened, place, python, {**environment, **secrets}, base)
-    if stop_when_idle_min and host.name == "colab":
-        _watch(Path(environment["MASUKA_HOME"]), place, stop_when_idle_min)
+    try:
+        if confirm_saves and vault is not None and host.name == "colab":
+            _lend_token(Path(environment["MASUKA_HOME"]) / "secrets" / LENT, place)
+        opened.base = _base(opened, place, python, {**environment, **secrets}, base)
+        if stop_when_idle_min and host.name == "colab":
+            _watch(opened, Path(environment["MASUKA_HOME"]), place, stop_when_idle_min)
+    except BaseException:
+        opened.close()
+        raise
     return opened
 
 
 def stop_masuka(*, give_back: bool = False) -> None:
-    """Saves, closes the app, sends everything to Drive; may give the runtime back."""
+    """Saves, closes the app, sends everything to Drive; may give the runtime back.
+
+    Raises MasukaError with what is left when not everything was sent; the runtime stays.
+    """
     place = Place(Path(__file__).resolve().parents[1])
-    for turn in ("idle", "lending"):
-        (place.state / turn).unlink(missing_ok=True)
-    told = place.state / "mounted"
-    mount = told.read_text(encoding="utf-8") if told.exists() else ""
     say("Saving and closing" if process.running(place.state) else "The app is not running")
     process.stop(place.state)
-    if mount and Path(mount, "MyDrive").is_dir():
-        say("Sending what is left to Drive; this can take minutes")
-        colab.flush_drive()
-        say("Everything written to Drive was sent. Drive is let go of; the first cell mounts it again")
+    send_the_rest(place)
+    for turn in ("idle", "lending"):
+        (place.state / turn).unlink(missing_ok=True)
     if give_back:
         say("The runtime is given back")
         colab.give_back_runtime()
@@ -161,7 +162,7 @@ def _vault(host: Runtime, home: Path | None, drive_folder: str) -> Path | None:
         folder = home.parent / name
         say(f"Kaggle keeps {folder} when you save a version of this notebook, and nothing else")
     else:
-        folder = colab.mount_drive(home.parent / "drive") / name
+        folder = colab.mount_drive(drive_of(home)) / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".masuka").write_text("MASUKA keeps its things here.\n", encoding="utf-8")
@@ -219,9 +220,13 @@ def _studio(python: str, environment: Mapping[str, str]) -> Any:
 
     say("Opening the studio")
     studio = Studio.open(Settings.from_environment(more=environment))
-    for notice in studio.notices:
-        say(f"  {notice}")
-    counts = {"character": len(studio.characters.list()), "LoRA": len(studio.models.adapters())}
+    try:
+        for notice in studio.notices:
+            say(f"  {notice}")
+        counts = {"character": len(studio.characters.list()), "LoRA": len(studio.models.adapters())}
+    except BaseException:
+        studio.close()
+        raise
     say("The studio is open: " + ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items()))
     return studio
 
@@ -253,7 +258,7 @@ def _app(
         process.wait_until_healthy(app, place.state, say)
         say("The app answers")
     address = f"https://{name}" if name else host.public_address or f"http://{process.HOST}:{port}"
-    link = str(_masuka(place, python, more, "link", "--address", address)["link"])
+    link = str(ask_masuka(place, python, more, "link", "--address", address)["link"])
     opened = Opened(APP, address=address, link=link, vault=vault)
     _show(opened, host, port)
     opened.public_url = _public_url(more) if share else ""
@@ -293,7 +298,7 @@ def _base(opened: Opened, place: Place, python: str, environment: Mapping[str, s
     """The base that is to be used; the built-in one where the chosen one cannot be had."""
     if base == BUILT_IN:
         return base
-    about = _masuka(place, python, environment, "models", "show", base)["base"]
+    about = ask_masuka(place, python, environment, "models", "show", base)["base"]
     if about["folder"]:
         say(f"{about['title']} is here")
         return base
@@ -304,7 +309,7 @@ def _base(opened: Opened, place: Place, python: str, environment: Mapping[str, s
         return BUILT_IN
     if opened.studio is None:
         say(f"{size}. It comes in the background; Settings in the app shows how far it is")
-        _masuka(place, python, environment, "models", "download", base, "--later")
+        ask_masuka(place, python, environment, "models", "download", base, "--later")
     else:
         say(f"{size}. If it breaks off, run this cell again and it goes on")
         from masuka.cli import show
@@ -313,27 +318,12 @@ def _base(opened: Opened, place: Place, python: str, environment: Mapping[str, s
     return base
 
 
-def _masuka(place: Place, python: str, environment: Mapping[str, str], *arguments: str) -> Any:
-    """What a command of MASUKA answers; raises MasukaError with its sentence."""
-    answer = subprocess.run(
-        [python, "-m", "masuka", *arguments, "--json"], cwd=place.root, env=child_environment(environment),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    try:
-        found = json.loads(answer.stdout)
-    except ValueError as error:
-        raise MasukaError(f"masuka {arguments[0]} failed: {answer.stderr.strip()[-300:]}") from error
-    if answer.returncode and isinstance(found, dict) and "error" in found:
-        raise from_dict(found["error"])
-    return found
-
-
 def _owner_password(place: Place, python: str, environment: Mapping[str, str]) -> str:
     """A new password of the owner, for a link needs one; '' where an owner has one."""
-    people = _masuka(place, python, environment, "user", "list")
+    people = ask_masuka(place, python, environment, "user", "list")
     if any(person["role"] == "owner" and person["has_password"] for person in people):
         return ""
-    return str(_masuka(place, python, environment, "password", "--generate")["password"])
+    return str(ask_masuka(place, python, environment, "password", "--generate")["password"])
 
 
 def _mark(place: Place, python: str, environment: Mapping[str, str]) -> str:
@@ -362,9 +352,10 @@ def _lend_token(file: Path, place: Place) -> None:
     say("Drive itself says from now on which saves have arrived")
 
 
-def _watch(home: Path, place: Place, minutes: int) -> None:
+def _watch(opened: Opened, home: Path, place: Place, minutes: int) -> None:
     def end() -> None:
         say(f"Nothing has moved for {minutes} minutes")
+        opened.close()
         stop_masuka(give_back=True)
 
     IdleWatch(home / "masuka.db", quiet_s=minutes * 60, then=end).start(Turn(place.state / "idle"))

@@ -6,11 +6,19 @@ its turn is over, and ends. So does the newest when the turn is given up.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from masuka.errors import MasukaError
+
+RETRY_S = 60.0
+LONGEST_RETRY_S = 600.0
+
+log = logging.getLogger(__name__)
 
 
 class Turn:
@@ -26,15 +34,30 @@ class Turn:
 
     @property
     def is_mine(self) -> bool:
-        return self._file.exists() and self._file.read_text(encoding="utf-8") == self._me
+        try:
+            return self._file.read_text(encoding="utf-8") == self._me
+        except FileNotFoundError:
+            return False
 
     def every(self, seconds: float, name: str, do: Callable[[], bool]) -> threading.Thread:
-        """The thread that does it again and again, until it says False or its turn ends."""
+        """The thread that does it again and again, until it says False or its turn ends.
+
+        What fails is told and tried again, ever less often.
+        """
         self.take()
 
         def work() -> None:
-            while self.is_mine and do():
-                time.sleep(seconds)
+            failures = 0
+            while self.is_mine:
+                try:
+                    if not do():
+                        return
+                    failures = 0
+                except Exception as error:
+                    failures += 1
+                    log.warning("%s: %s", name, error, exc_info=not isinstance(error, MasukaError))
+                retry_s = min(min(seconds, RETRY_S) * 2.0**failures, LONGEST_RETRY_S)
+                time.sleep(retry_s if failures else seconds)
 
         thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()

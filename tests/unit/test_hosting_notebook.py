@@ -26,7 +26,7 @@ from masuka.errors import (
     NotFound,
     RemoteUnavailable,
 )
-from masuka.hosting import colab, install, process
+from masuka.hosting import colab, install, process, sending
 from masuka.hosting.idle import IdleWatch
 from masuka.hosting.runtime import Runtime, detect
 from masuka.hosting.turns import Turn
@@ -261,15 +261,90 @@ def test_of_what_is_started_again_the_newest_alone_goes_on(tmp_path: Path) -> No
     assert not second.is_alive()
 
 
+def test_background_work_that_fails_is_told_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = threading.Event()
+    faults: list[Exception] = [OSError("no network"), RemoteUnavailable("Google is silent.", "Wait.")]
+
+    def work() -> bool:
+        if faults:
+            raise faults.pop()
+        done.set()
+        return False
+
+    thread = Turn(tmp_path / "turn").every(0.01, "masuka-token", work)
+    assert done.wait(20)
+    thread.join(20)
+    assert "Google is silent. Wait." in caplog.text and "no network" in caplog.text
+
+
+def test_an_app_that_ends_by_itself_meanwhile_is_no_trouble(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(state, process.free_port(0))
+    send = os.kill
+
+    def late(pid: int, how: int) -> None:
+        send(pid, signal.SIGKILL)
+        while process.started_at(pid):
+            time.sleep(0.01)
+        raise ProcessLookupError(pid)
+
+    monkeypatch.setattr(os, "kill", late)
+    assert process.stop(state)
+    assert process.running(state) is None
+
+
+@pytest.mark.slow
+def test_a_runtime_is_kept_until_everything_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(STAND_IN.parents[2]))
+    place, home, vault = install.Place(tmp_path), tmp_path / "home", tmp_path / "vault"
+    place.state.mkdir()
+    environment = {
+        "MASUKA_HOME": str(home), "MASUKA_VAULT": str(vault), "MASUKA_PLATFORM": "kaggle", "MASUKA_DEVICE": "cpu",
+    }  # fmt: skip
+    sending.send_the_rest(place)
+    vault.mkdir()
+    with Studio.open(Settings(Workspace(home), device="cpu")) as studio:
+        studio.characters.create(name="Bolt", trigger_word="bolt7x", class_word="robot")
+    sending.remember(place, sys.executable, environment)
+    lent = home / "secrets" / sending.LENT
+    lent.write_text("ya29.canary")
+    vault.rmdir()
+    vault.write_text("no folder")
+    with pytest.raises(MasukaError, match="the runtime is kept"):
+        sending.send_the_rest(place)
+    assert lent.exists() and (place.state / sending.KEPT).exists()
+    vault.unlink()
+    vault.mkdir()
+    sending.send_the_rest(place)
+    assert any(vault.rglob("*")) and not lent.exists()
+    assert "Everything is in the vault" in capsys.readouterr().out
+    assert not (place.state / sending.KEPT).exists()
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_leaves_no_studio_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(STAND_IN.parents[2]))
+    monkeypatch.setenv("MASUKA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MASUKA_VAULT", str(tmp_path / "vault"))
+    (tmp_path / "vault").mkdir()
+    install.Place(tmp_path).state.mkdir()
+    with pytest.raises(NotFound):
+        notebook.open_masuka(root=tmp_path, python=sys.executable, way="cells", base="no-such-base")
+    assert "vault-saves" not in {thread.name for thread in threading.enumerate()}
+
+
 def test_the_kernel_lends_the_app_a_token_and_a_refusal_is_no_failure(
     google: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from masuka.vault import keeper
 
-    assert notebook.LENT == keeper.LENT_TOKEN
+    assert sending.LENT == keeper.LENT_TOKEN
     place = install.Place(tmp_path)
     place.state.mkdir()
-    file = tmp_path / "secrets" / notebook.LENT
+    file = tmp_path / "secrets" / sending.LENT
     google(auth="refused")
     notebook._lend_token(file, place)
     assert not file.exists()
