@@ -238,6 +238,7 @@ class Copying:
         if (self._tidied == (local.last, oldest) and not self._mirror.unsure) or not local.last:
             return
         if self._saver.alone():
+            self._mirror.load_purged()
             uses = Uses(snapshots.referred(self._store), self._places)
             # Where nothing changed since the save, that save does not refer to it either.
             same = snapshots.pulse(self._store, None).mark == local.mark

@@ -50,6 +50,10 @@ class Disk:
         except FileNotFoundError:
             return None
 
+    def changed_s(self, path: str) -> float:
+        """When the file was last written to, in seconds since 1970."""
+        return self._place(path).stat().st_mtime
+
     def read(self, path: str) -> Iterator[bytes]:
         """The file's content, piece by piece."""
         with self._place(path).open("rb") as file:

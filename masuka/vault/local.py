@@ -144,6 +144,11 @@ class Local:
         return head.key in self.own or head.key in self.kin or self.chain.get(head.runtime, 0) >= head.generation
 
     @property
+    def purged_branches(self) -> dict[str, int]:
+        """Branches that were set aside and that a purge, which is sure, has deleted."""
+        return {r: n for r, n in self.merged.items() if n < self.purged <= self.sure}
+
+    @property
     def blank(self) -> bool:
         """Whether nothing open here was ever saved to this vault or came from it."""
         return not self.written and not self.generation and not self.chain

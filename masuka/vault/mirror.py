@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,8 @@ from masuka.vault.places import MANIFEST, Found, Places, checkpoint_of, manifest
 BUDGET_BYTES = 256 * 1024 * 1024
 """What one round copies before it tells what it has; a larger file goes alone."""
 CHECKPOINTS_KEPT = 2
+UNFINISHED = re.compile(r"(.+)\.([0-9a-f]{8})\.part")
+ABANDONED_S = 7 * 86_400.0
 OF_ONE_FILE = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EFBIG)
 """Errors that are about one file's name or size; after others the vault itself is doubted."""
 
@@ -55,6 +58,7 @@ class Mirror:
         self._sent_s: dict[str, float] = {}
         self._loaded_s = time.monotonic()
         self._lost: set[str] = set()
+        self._purged: dict[str, int] = {}
         self._fetching: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
         self.refused: dict[str, str] = {}
         """What could not be copied, and why."""
@@ -65,11 +69,13 @@ class Mirror:
 
     def load(self) -> None:
         """Reads which files the vault has for this line of saves."""
-        kept = self._index.read(self._local.runtime, self._local.chain)
+        purged = self._local.purged_branches
+        # What only a purged branch had is known too, so that it goes with it.
+        kept = self._index.read(self._local.runtime, {**purged, **self._local.chain})
         number = self._index.last_number(self._local.runtime)
         with self._lock:
             self._local.segments = max(self._local.segments, number)
-            self._kept = kept
+            self._kept, self._purged = kept, purged
             self._sort()
             self.loaded.set()
 
@@ -86,7 +92,21 @@ class Mirror:
             if sizes[folder].get(name) != entry.bytes:
                 lost.add(entry.stored)
         self._lost = lost
+        self._sweep(sizes, {entry.stored for entry in kept} - lost)
         return len(lost)
+
+    def _sweep(self, sizes: dict[str, dict[str, int]], whole: Collection[str]) -> None:
+        """Deletes copies that others began a week ago and never finished.
+
+        One without a whole file beside it stays: a Drive may have lost its renaming.
+        """
+        for folder, names in sizes.items():
+            for name in names:
+                part = UNFINISHED.fullmatch(name)
+                if part is None or part[2] == self._local.runtime or f"{folder}/{part[1]}" not in whole:
+                    continue
+                if time.time() - self._disk.changed_s(f"{folder}/{name}") > ABANDONED_S:
+                    self._disk.discard(f"{folder}/{name}")
 
     def known(self) -> dict[str, Kept]:
         """Every path that the vault has, with what is kept of it."""
@@ -172,6 +192,11 @@ class Mirror:
             (k for p, k in known.items() if p in wanted or any(str(a) in wanted for a in PurePosixPath(p).parents)),
             key=lambda k: (k.path.endswith(f"/{MANIFEST}"), k.bytes),
         )
+
+    def load_purged(self) -> None:
+        """Reads the lists again where a purge has reached a branch since."""
+        if self._purged != self._local.purged_branches:
+            self.load()
 
     def retire(self, uses: Callable[[str], bool], generation: int) -> None:
         """Notes files that no save from that number on needs; replaced checkpoints go at once."""

@@ -68,7 +68,12 @@ def before_opening(settings: Settings, *, disk: Disk | None = None, patience_s: 
     if settings.vault is None:
         return opening
     workspace, disk = settings.workspace, disk or Disk(settings.vault)
-    refuse_inside(workspace, settings.vault)
+    vault = settings.vault
+    try:
+        within(lambda: refuse_inside(workspace, vault), patience_s, vault)
+    except StoreError as error:
+        opening.notices.append(str(error))
+        return opening
     local = Local.load(workspace, settings.vault)
     database = database_file(workspace)
     if database.exists() and not local.chosen:

@@ -370,6 +370,37 @@ def test_what_the_vault_lost_is_copied_again(workspace: Workspace, mirror: Mirro
     assert lost.exists() and mirror.verify() == 0 and mirror.waiting() == []
 
 
+def test_a_copy_that_nobody_finished_is_swept(workspace: Workspace, mirror: Mirror, disk: Counting) -> None:
+    write(workspace.items / "a.png", b"a")
+    mirror.copy(mirror.waiting())
+    (whole,) = disk.root.glob("files/media/items/a~*.png")
+    old = write(whole.with_name(f"{whole.name}.bbbbbbbb.part"), b"x")
+    own = write(whole.with_name(f"{whole.name}.aaaaaaaa.part"), b"x")
+    new = write(whole.with_name(f"{whole.name}.cccccccc.part"), b"x", time.time())
+    only = write(whole.with_name("b~000000000000.png.bbbbbbbb.part"), b"x")
+    assert mirror.verify() == 0
+    assert not old.exists()
+    assert own.exists() and new.exists() and only.exists() and whole.exists()
+
+
+def test_a_purge_reaches_the_files_of_a_branch_that_was_set_aside(workspace: Workspace, disk: Counting, tmp_path: Path) -> None:
+    there = Workspace(root=tmp_path / "there").create()
+    other = Mirror(disk, Places(there), Local(folder="v", runtime="bbbbbbbb", generation=2))
+    other.load()
+    write(there.items / "secret.png", b"secret")
+    other.copy(other.waiting())
+    local = Local(folder="v", runtime="aaaaaaaa", merged={"bbbbbbbb": 2}, purged=3, sure=2)
+    mirror = Mirror(disk, Places(workspace), local)
+    mirror.load()
+    mirror.load_purged()
+    assert mirror.known() == {}
+    local.sure = 3
+    mirror.load_purged()
+    mirror.retire(lambda path: False, 3)
+    assert mirror.forget(3) == 1
+    assert not list(disk.root.glob("files/**/secret*"))
+
+
 def test_whoever_else_wants_a_file_waits_for_the_one_copy(workspace: Workspace, mirror: Mirror, disk: Counting) -> None:
     file = write(workspace.items / "a.png", b"a" * 3_000_000)
     mirror.copy(mirror.waiting())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from masuka.config import Settings, Workspace
 from masuka.errors import Damaged, NotFound, SchemaTooNew, StoreError
 from masuka.requests.actor import Actor
 from masuka.store import settings as settings_rows
-from masuka.vault import generations, saving
+from masuka.vault import generations, restoring, saving
 from masuka.vault.confirm import ReadBack
 from masuka.vault.generations import Generations, Head, superfluous, tips
 from masuka.vault.restoring import before_opening, restore
@@ -447,6 +448,15 @@ def test_damaged_notes_are_laid_aside_and_the_line_goes_on(machine: Machine, tmp
     assert after.descends(head) and not after.rootless
     assert [b.key for b in again.saver.branches] == [after.key]
     again.close()
+
+
+def test_a_vault_that_hangs_holds_up_no_start(machine: Machine, vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = threading.Event()
+    monkeypatch.setattr(restoring, "refuse_inside", lambda *given: held.wait(30))
+    settings = Settings(workspace=machine.workspace, vault=vault)
+    opening = before_opening(settings, patience_s=0.05)
+    held.set()
+    assert "has not answered" in opening.notices[0]
 
 
 def test_a_folder_that_was_a_vault_and_is_empty_is_refused(machine: Machine, tmp_path: Path, vault: Path) -> None:
