@@ -40,6 +40,11 @@ def test_an_app_that_does_not_answer_is_not_shown_either(house: House) -> None:
         local_must_refuse(address)
 
 
+def test_a_door_that_is_busy_lets_nobody_in() -> None:
+    with pytest.raises(RemoteUnavailable, match="answers 429"):
+        public_must_refuse("https://x.example", transport=answering(*[refusal()] * 3, httpx.Response(429)), deadline_s=0)
+
+
 def test_an_app_that_is_not_ready_is_said_in_a_sentence(house: House) -> None:
     house.status = 503
     with pytest.raises(RemoteUnavailable, match="answers 503"):

@@ -88,15 +88,20 @@ class _NotThereYet(Exception):
 def _let_in(client: httpx.Client, base: str) -> str:
     """'' when the gate refused everywhere, else where a stranger got in."""
     for path in BEHIND:
-        answer = client.get(base + path)
-        if answer.status_code in _NOT_YET:
-            raise _NotThereYet(answer.status_code)
+        answer = _asked(client, base + path)
         if answer.status_code != httpx.codes.UNAUTHORIZED or not _is_ours(answer):
             return f"{path} answered {answer.status_code}."
-    answer = client.get(base + ENTRANCE)
+    answer = _asked(client, base + ENTRANCE)
     if not (answer.is_redirect and httpx.URL(answer.headers.get("location", "")).path == "/login"):
         return f"{ENTRANCE} answered {answer.status_code}."
     return ""
+
+
+def _asked(client: httpx.Client, address: str) -> httpx.Response:
+    answer = client.get(address)
+    if answer.status_code in _NOT_YET:
+        raise _NotThereYet(answer.status_code)
+    return answer
 
 
 def _is_ours(answer: httpx.Response) -> bool:
