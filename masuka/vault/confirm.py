@@ -149,7 +149,7 @@ def for_folder(folder: Path, token_file: Path) -> Confirm:
 
 
 def on_local_disk(folder: Path, *, mounts: Path = MOUNTS) -> bool:
-    """Whether what reads back there is there: no network's, no FUSE, no cloud's folder.
+    """Whether what reads back is there: no network's, no FUSE, no cloud's folder.
 
     Where the system does not tell its mounts (macOS), every disk that is not the own counts as a network's.
     """

@@ -191,7 +191,7 @@ def purgeable(heads: Sequence[Head], mine: Head) -> list[Head]:
 
 
 def opened(text: bytes, shape: TypeAdapter[ShapeT]) -> ShapeT:
-    """What a manifest says; raises Damaged when a byte or a type in it is not as it was."""
+    """What a manifest says; raises Damaged when a byte or a type in it is wrong."""
     try:
         values = json.loads(text)
         seal = values.pop("seal")

@@ -199,7 +199,7 @@ class Mirror:
             self.load()
 
     def retire(self, uses: Callable[[str], bool], generation: int) -> None:
-        """Notes files that no save from that number on needs; replaced checkpoints go at once."""
+        """Notes what no save from that number on needs; replaced checkpoints go at once."""
         old = self._old_checkpoints()
         with self._lock:
             changed = []

@@ -54,7 +54,7 @@ class Status:
 
     @property
     def apart(self) -> bool:
-        """Whether the vault goes on from elsewhere, and nothing there from what is open here."""
+        """Whether no branch in the vault goes on from what is open here."""
         return bool(self.branches) and not any(branch.ours for branch in self.branches)
 
 

@@ -127,7 +127,7 @@ def test_only_a_local_disk_proves_by_reading_back(tmp_path: Path) -> None:
     assert on_local_disk(Path("/data/vault"), mounts=mounts)
     assert on_local_disk(Path("/content/elsewhere"), mounts=mounts)
     for cloud in ("Library/CloudStorage/GoogleDrive-a@b.c", "Library/Mobile Documents/com~apple", "Dropbox", "OneDrive - X"):
-        assert not on_local_disk(Path("/home/a", cloud, "vault"), mounts=mounts)
+        assert not on_local_disk(Path("/a", cloud, "vault"), mounts=mounts)
     assert on_local_disk(Path("/x"), mounts=tmp_path / "missing")
     assert not on_local_disk(Path("/Volumes/server/vault"), mounts=tmp_path / "missing")
     assert for_folder(tmp_path, tmp_path / "token").can_tell

@@ -190,6 +190,27 @@ def test_the_open_branch_can_stay(studio: Studio, kept: Settings) -> None:
         studio.vault.choose("nothing")
 
 
+def test_an_old_workspace_says_that_the_vault_went_on_elsewhere(kept: Settings) -> None:
+    with Studio.open(kept) as studio:
+        studio.characters.create(name="Mira", trigger_word="mira7x")
+        studio.vault.save()
+    with Studio.open(elsewhere(kept, "two")) as other:
+        other.characters.create(name="Newer", trigger_word="newer1")
+        other.vault.save()
+        newest = next(b.key for b in other.vault.branches() if b.ours)
+    with Studio.open(kept) as studio:
+        studio.vault.branches()
+        assert studio.vault.status().apart
+        assert "Another studio is in the vault" in storage.saved_words(studio)
+        page = storage.draw_vault(studio, View())
+        assert "goes on from elsewhere" in page and newest in page
+        assert not studio.vault.choose(newest)
+    with Studio.open(kept) as studio:
+        assert {c.name for c in studio.characters.list()} == {"Mira", "Newer"}
+        studio.vault.save()
+        assert not studio.vault.status().forked
+
+
 def test_only_the_owner_chooses_and_purges(studio: Studio) -> None:
     viewer = studio.acting_as(Actor(user_id=1, role="viewer", name="v"))
     with pytest.raises(NotAllowed):
