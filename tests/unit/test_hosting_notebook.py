@@ -324,6 +324,23 @@ def test_a_runtime_is_kept_until_everything_was_sent(
     assert not (place.state / sending.KEPT).exists()
 
 
+def test_a_studio_that_could_not_be_kept_says_so_when_it_is_closed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vault = tmp_path / "vault"
+    vault.mkdir()
+    settings = Settings(Workspace(tmp_path / "home"), device="cpu", vault=vault)
+    opened = notebook.Opened("cells", studio=Studio.open(settings))
+    opened.studio.vault.save()
+    opened.close()
+    assert "Not everything" not in capsys.readouterr().out
+    opened = notebook.Opened("cells", studio=Studio.open(settings))
+    opened.studio.characters.create(name="Bolt", trigger_word="bolt7x", class_word="robot")
+    shutil.rmtree(vault)
+    opened.close()
+    assert "Not everything is in the vault yet" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_cell_that_fails_leaves_no_studio_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(STAND_IN.parents[2]))
