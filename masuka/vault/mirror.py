@@ -91,6 +91,8 @@ class Mirror:
                 sizes[folder] = self._disk.sizes(folder)
             if sizes[folder].get(name) != entry.bytes:
                 lost.add(entry.stored)
+        if lost:
+            log.warning("%s files that were kept are not in the vault any more", len(lost))
         self._lost = lost
         self._sweep(sizes, {entry.stored for entry in kept} - lost)
         return len(lost)
