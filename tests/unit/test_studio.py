@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
