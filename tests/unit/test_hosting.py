@@ -131,7 +131,7 @@ def test_the_bundle_tells_no_secret(settings: Settings, tmp_path: Path) -> None:
 def test_settings_show_what_the_doctor_finds_to_the_owner_alone(settings: Settings) -> None:
     with Studio.open(settings) as studio:
         page = health.draw_health(studio, View())
-        found = doctor.examine(settings)
+        found = doctor.examine(settings, serving=True)
         for finding in found:
             assert f'data-finding="{finding.name}"' in page
             assert escape(finding.remedy) in page
