@@ -5,7 +5,6 @@ FROM python:3.12-slim
 
 # cpu, cu126, cu128 or cu130: a folder of PyTorch's own index.
 ARG TORCH=cpu
-ARG TORCH_VERSION=2.13.0
 
 RUN apt-get update \
     && apt-get install -y --no-install-recommends git \
@@ -14,7 +13,7 @@ RUN apt-get update \
 
 WORKDIR /app
 # The large and slow part first: it changes seldom.
-RUN pip install --no-cache-dir "torch==${TORCH_VERSION}" --index-url "https://download.pytorch.org/whl/${TORCH}"
+RUN pip install --no-cache-dir "torch>=2.8,<3" --index-url "https://download.pytorch.org/whl/${TORCH}"
 COPY requirements.txt .
 RUN pip install --no-cache-dir -r requirements.txt
 COPY . .

@@ -19,13 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from masuka.config import SECRET_NAMES, Settings, child_environment
-from masuka.errors import InvalidInput, MasukaError, NotFound
+from masuka.errors import AccessDenied, InvalidInput, MasukaError, NotFound
 from masuka.hosting import colab, process
+from masuka.hosting.commands import ask_masuka
 from masuka.hosting.drivers import ask_driver
 from masuka.hosting.idle import IdleWatch
 from masuka.hosting.install import Place
 from masuka.hosting.runtime import PORT, Runtime, detect
+from masuka.hosting.sending import LENT, drive_of, remember, send_the_rest
 from masuka.hosting.steps import say
+from masuka.hosting.turns import Turn
+from masuka.vault.confirm import lend_token
 
 CELLS, APP = "cells", "app"
 BUILT_IN = "pocket"
@@ -33,6 +37,8 @@ KEPT_FREE_GIB = 2
 LINK_PATIENCE_S = 150.0
 WISH_PATIENCE_S = 4.0
 """So long after the app answers it may still be about to open a link."""
+TOKEN_RENEWED_S = 2400.0
+"""Google's tokens hold for an hour."""
 LINK_KEYS = frozenset({"NGROK_AUTHTOKEN", "CLOUDFLARED_TOKEN"})
 FREE_COLAB = (
     "Free Colab does not allow web pages, and ends runtimes that show one; without compute units the studio "
@@ -58,9 +64,9 @@ class Opened:
 
     def close(self) -> None:
         """Closes the studio of the kernel; the app goes on."""
-        if self.studio is not None:
-            self.studio.close()
-            self.studio = None
+        studio, self.studio = self.studio, None
+        if studio is not None and not studio.close():
+            say("Not everything is in the vault yet: run Stop and save before the runtime goes")
 
 
 def open_masuka(
@@ -73,11 +79,13 @@ def open_masuka(
     base: str = BUILT_IN,
     stop_when_idle_min: int = 0,
     share: bool = True,
+    confirm_saves: bool = False,
 ) -> Opened:
     """The opened studio, in the kernel or behind the app.
 
     `root` is the code, `python` the interpreter in which everything is installed. `drive_folder` is a folder of My Drive; '' keeps nothing. Colab's `way` is the app only
-    with compute units. Raises MasukaError.
+    with compute units. `confirm_saves` asks Google for one more permission, and then knows
+    of every save whether it has arrived. Raises MasukaError.
     """
     if way not in (APP, CELLS):
         raise InvalidInput(f"There is no way {way!r} to open MASUKA.", f"Choose {APP} or {CELLS}.", field="way")
@@ -89,30 +97,35 @@ def open_masuka(
     secrets = _secrets(host)
     way = _allowed(way, host, compute_units)
     place = Place(root)
-    mount = str(home.parent / "drive") if home and host.name == "colab" and vault else ""
-    (place.state / "mounted").write_text(mount, encoding="utf-8")
+    remember(place, python, environment)
     if way == CELLS:
         process.stop(place.state)
         opened = Opened(way, studio=_studio(python, {**environment, **secrets}), vault=vault)
     else:
         opened = _app(place, python, host, {**environment, **secrets}, vault, share=share)
-    opened.base = _base(opened, place, python, {**environment, **secrets}, base)
-    if stop_when_idle_min and host.name == "colab":
-        _watch(Path(environment["MASUKA_HOME"]), place, stop_when_idle_min)
+    try:
+        if confirm_saves and vault is not None and host.name == "colab":
+            _lend_token(Path(environment["MASUKA_HOME"]) / "secrets" / LENT, place)
+        opened.base = _base(opened, place, python, {**environment, **secrets}, base)
+        if stop_when_idle_min and host.name == "colab":
+            _watch(opened, Path(environment["MASUKA_HOME"]), place, stop_when_idle_min)
+    except BaseException:
+        opened.close()
+        raise
     return opened
 
 
 def stop_masuka(*, give_back: bool = False) -> None:
-    """Saves, closes the app, sends everything to Drive; may give the runtime back."""
+    """Saves, closes the app, sends everything to Drive; may give the runtime back.
+
+    Raises MasukaError with what is left when not everything was sent; the runtime stays.
+    """
     place = Place(Path(__file__).resolve().parents[1])
-    told = place.state / "mounted"
-    mount = told.read_text(encoding="utf-8") if told.exists() else ""
     say("Saving and closing" if process.running(place.state) else "The app is not running")
     process.stop(place.state)
-    if mount and Path(mount, "MyDrive").is_dir():
-        say("Sending what is left to Drive; this can take minutes")
-        colab.flush_drive()
-        say("Everything written to Drive was sent. Drive is let go of; the first cell mounts it again")
+    send_the_rest(place)
+    for turn in ("idle", "lending"):
+        (place.state / turn).unlink(missing_ok=True)
     if give_back:
         say("The runtime is given back")
         colab.give_back_runtime()
@@ -149,7 +162,7 @@ def _vault(host: Runtime, home: Path | None, drive_folder: str) -> Path | None:
         folder = home.parent / name
         say(f"Kaggle keeps {folder} when you save a version of this notebook, and nothing else")
     else:
-        folder = colab.mount_drive(home.parent / "drive") / name
+        folder = colab.mount_drive(drive_of(home)) / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".masuka").write_text("MASUKA keeps its things here.\n", encoding="utf-8")
@@ -207,9 +220,14 @@ def _studio(python: str, environment: Mapping[str, str]) -> Any:
 
     say("Opening the studio")
     studio = Studio.open(Settings.from_environment(more=environment))
-    for notice in studio.notices:
-        say(f"  {notice}")
-    say(f"The studio is open: {len(studio.characters.list())} characters, {len(studio.models.adapters())} LoRAs")
+    try:
+        for notice in studio.notices:
+            say(f"  {notice}")
+        counts = {"character": len(studio.characters.list()), "LoRA": len(studio.models.adapters())}
+    except BaseException:
+        studio.close()
+        raise
+    say("The studio is open: " + ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items()))
     return studio
 
 
@@ -220,8 +238,8 @@ def _app(
     port = before.port if before else process.free_port(PORT)
     name = colab.proxy_name(port) if host.name == "colab" else ""
     more = {
-        **environment, "MASUKA_PORT": str(port), "MASUKA_HOST": process.HOST,
-        "MASUKA_ALLOWED_HOSTS": name, "MASUKA_SHARE": "auto" if share else "off",
+        **environment, "MASUKA_PORT": str(port), "MASUKA_SHARE": "auto" if share else "off",
+        **({"MASUKA_HOST": process.HOST, "MASUKA_ALLOWED_HOSTS": name} if name else {}),
     }  # fmt: skip
     mark = _mark(place, python, more)
     if before and before.mark == mark and process.healthy(port):
@@ -239,8 +257,8 @@ def _app(
         )
         process.wait_until_healthy(app, place.state, say)
         say("The app answers")
-    address = f"https://{name}" if name else f"http://{process.HOST}:{port}"
-    link = str(_masuka(place, python, more, "link", "--address", address)["link"])
+    address = f"https://{name}" if name else host.public_address or f"http://{process.HOST}:{port}"
+    link = str(ask_masuka(place, python, more, "link", "--address", address)["link"])
     opened = Opened(APP, address=address, link=link, vault=vault)
     _show(opened, host, port)
     opened.public_url = _public_url(more) if share else ""
@@ -280,7 +298,7 @@ def _base(opened: Opened, place: Place, python: str, environment: Mapping[str, s
     """The base that is to be used; the built-in one where the chosen one cannot be had."""
     if base == BUILT_IN:
         return base
-    about = _masuka(place, python, environment, "models", "show", base)["base"]
+    about = ask_masuka(place, python, environment, "models", "show", base)["base"]
     if about["folder"]:
         say(f"{about['title']} is here")
         return base
@@ -291,7 +309,7 @@ def _base(opened: Opened, place: Place, python: str, environment: Mapping[str, s
         return BUILT_IN
     if opened.studio is None:
         say(f"{size}. It comes in the background; Settings in the app shows how far it is")
-        _masuka(place, python, environment, "models", "download", base, "--later")
+        ask_masuka(place, python, environment, "models", "download", base, "--later")
     else:
         say(f"{size}. If it breaks off, run this cell again and it goes on")
         from masuka.cli import show
@@ -300,27 +318,12 @@ def _base(opened: Opened, place: Place, python: str, environment: Mapping[str, s
     return base
 
 
-def _masuka(place: Place, python: str, environment: Mapping[str, str], *arguments: str) -> Any:
-    """What a command of MASUKA answers; raises MasukaError with its sentence."""
-    answer = subprocess.run(
-        [python, "-m", "masuka", *arguments, "--json"], cwd=place.root, env=child_environment(environment),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    try:
-        found = json.loads(answer.stdout)
-    except ValueError as error:
-        raise MasukaError(f"masuka {arguments[0]} failed: {answer.stderr.strip()[-300:]}") from error
-    if answer.returncode and isinstance(found, dict) and "error" in found:
-        raise MasukaError(found["error"]["message"], found["error"].get("hint", ""))
-    return found
-
-
 def _owner_password(place: Place, python: str, environment: Mapping[str, str]) -> str:
     """A new password of the owner, for a link needs one; '' where an owner has one."""
-    people = _masuka(place, python, environment, "user", "list")
+    people = ask_masuka(place, python, environment, "user", "list")
     if any(person["role"] == "owner" and person["has_password"] for person in people):
         return ""
-    return str(_masuka(place, python, environment, "password", "--generate")["password"])
+    return str(ask_masuka(place, python, environment, "password", "--generate")["password"])
 
 
 def _mark(place: Place, python: str, environment: Mapping[str, str]) -> str:
@@ -332,10 +335,28 @@ def _mark(place: Place, python: str, environment: Mapping[str, str]) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
-def _watch(home: Path, place: Place, minutes: int) -> None:
+def _lend_token(file: Path, place: Place) -> None:
+    """Lets the app ask Drive what has arrived; it has no kernel of its own to ask with."""
+    try:
+        fresh = colab.drive_tokens()
+        lend_token(file, fresh())
+    except AccessDenied as error:
+        say(f"{error.message} Saves are shown as written, not confirmed")
+        return
+
+    def lend() -> bool:
+        lend_token(file, fresh())
+        return True
+
+    Turn(place.state / "lending").every(TOKEN_RENEWED_S, "masuka-token", lend)
+    say("Drive itself says from now on which saves have arrived")
+
+
+def _watch(opened: Opened, home: Path, place: Place, minutes: int) -> None:
     def end() -> None:
         say(f"Nothing has moved for {minutes} minutes")
+        opened.close()
         stop_masuka(give_back=True)
 
-    IdleWatch(home / "masuka.db", quiet_s=minutes * 60, token=place.state / "idle", then=end).start()
+    IdleWatch(home / "masuka.db", quiet_s=minutes * 60, then=end).start(Turn(place.state / "idle"))
     say(f"The runtime is given back when nothing moves for {minutes} minutes")

@@ -125,6 +125,7 @@ class Asked:
     """Drive's checksums, told by the cloud itself."""
 
     can_tell = True
+    at_once = False
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud

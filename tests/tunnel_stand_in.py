@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import ssl
 import sys
@@ -16,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+MACHINE = re.compile(r".{0,40}//(localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\]).{0,20}", re.IGNORECASE)
+"""An address of this machine, which nobody outside may be sent to."""
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "proxy-connection"}
 
 
@@ -120,8 +123,8 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(f"{self.headers.get('host', '')} {self.path}")
-        body, status, more = b"{}", 200, {}
-        if self.path not in self.server.open:
+        body, status, more = b"{}", self.server.status or 200, {}
+        if self.path not in self.server.open and not self.server.status:
             body = json.dumps({"type": "NotAllowed", "message": "Not signed in.", "hint": ""}).encode()
             status = 401
             if self.path == "/":
@@ -137,7 +140,12 @@ class Answer(BaseHTTPRequestHandler):
 
 
 class House(Server):
-    """An app seen from outside; `open` are paths that let strangers in."""
+    """An app seen from outside; `open` are paths that let strangers in.
+
+    With `status` it answers that everywhere.
+    """
+
+    status = 0
 
     def __init__(self, *open_paths: str) -> None:
         self.open = set(open_paths)

@@ -181,8 +181,11 @@ def races(rounds: int) -> Tried:
 
 
 def faults(most: int) -> Tried:
-    """An error at each of the first calls of a save, one by one; the newest or the one before is whole."""
-    broken = tried = 0
+    """An error at each of the calls of a save, one by one; the newest or the one before is whole.
+
+    `acknowledged` is how many calls the save has that came through; 0 where `most` ended it before.
+    """
+    broken = tried = calls = 0
     with tempfile.TemporaryDirectory(prefix="masuka-faults-") as folder:
         disk = Fault(Path(folder, "vault"))
         machine = Machine(Path(folder, "one"), disk.root, disk=disk)
@@ -200,6 +203,7 @@ def faults(most: int) -> Tried:
             except (OSError, Damaged):
                 tried += 1
             finished = disk.calls < at
+            calls = disk.calls if finished else 0
             disk.fail_at = 0
             there = _newest(Disk(disk.root), Path(folder, "fetched.db"))
             broken += not acknowledged <= there <= names
@@ -208,7 +212,7 @@ def faults(most: int) -> Tried:
         machine.save()
         broken += len(machine.saver.branches) != 1
         machine.close()
-    return Tried(tried, broken)
+    return Tried(tried, broken, calls)
 
 
 def flips(count: int, *, seed: int = 7) -> Tried:

@@ -1,8 +1,8 @@
 """Names and passwords at the door: signing in, registering, accepting an invite.
 
-Attempts are counted before a password is looked at, per name and per address. Behind a
-tunnel many share one address; the limit per name is then the one that holds, and an
-owner who is kept out by somebody's guesses still enters by a one-time link.
+Attempts are counted before a password is looked at, per name and per address. Where many
+share one address, behind a tunnel or a proxy, the limit per name alone holds: strangers
+must not keep everybody out. Who is kept out by guesses still enters by a one-time link.
 """
 
 from __future__ import annotations
@@ -17,17 +17,23 @@ from masuka.access.links import digest
 from masuka.access.password import Passwords, clean_password
 from masuka.errors import Conflict, NotAllowed, NotFound
 from masuka.requests.actor import Actor, Role
-from masuka.requests.people import clean_username
-from masuka.requests.text import without_control
+from masuka.requests.people import clean_username, typed_name
 from masuka.store import audit, invites, settings, shares, users
 from masuka.store.connect import Store
 from masuka.store.invites import Invite
 
 MINUTES_15_S = 15 * 60.0
+NOBODY = "somebody"
+"""In the history: a name that nobody has."""
 REGISTRATION = "allow_registration"
 """The owner's setting by which strangers may make an account; '1' or not there."""
 _DOORMAN = Actor(user_id=users.OWNER_ID, role="owner", name="door")
 """Adds people whom an invite or the owner's setting lets in; nobody's session has it."""
+
+
+def password_tries() -> Throttle:
+    """The limit for each name: five wrong passwords in a quarter of an hour."""
+    return Throttle(5, MINUTES_15_S)
 
 
 @dataclass(frozen=True)
@@ -44,26 +50,33 @@ class Accounts:
 
     store: Store
     passwords: Passwords = field(default_factory=Passwords)
-    per_name: Throttle = field(default_factory=lambda: Throttle(5, MINUTES_15_S))
+    per_name: Throttle = field(default_factory=password_tries)
     per_address: Throttle = field(default_factory=lambda: Throttle(20, MINUTES_15_S))
+    registers: Throttle = field(default_factory=lambda: Throttle(20, MINUTES_15_S))
     registration: bool = False
     clock: Callable[[], float] = time.time
 
-    def sign_in(self, username: str, password: str, *, address: str) -> Verdict:
-        """Who that is; takes as long for a name that nobody has."""
-        name = without_control(username).strip()[:100]
-        wait_s = self._take(name.casefold(), address)
+    def sign_in(self, username: str, password: str, *, address: str, shared: bool = False) -> Verdict:
+        """Who that is; takes as long for a name that nobody has.
+
+        `shared` says that many may come from this address.
+        """
+        name = typed_name(username)
+        wait_s = self._take(name.casefold(), "" if shared else address)
         if wait_s:
             return Verdict(None, wait_s)
         user = users.find_user(self.store, username=name)
         right = self.passwords.check(password, user.password_hash if user else None)
         if user is None or not right or not user.active:
-            self._note("was refused", user.id if user else None, name, address=address)
+            # What nobody is called may be a password that was typed into the wrong field.
+            known, called = (user.id, user.username) if user else (None, NOBODY)
+            self._note("was refused", known, called, address=address)
             return Verdict(None)
         if user.password_hash and self.passwords.outdated(user.password_hash):
             users.renew_hash(self.store, id=user.id, old=user.password_hash, new=self.passwords.hash(password))
         self.per_name.forget(name.casefold())
-        self.per_address.give_back(address)
+        if not shared:
+            self.per_address.give_back(address)
         self._note("signed in", user.id, user.username, address=address)
         return Verdict(user.id)
 
@@ -94,7 +107,7 @@ class Accounts:
         """The new person, an editor with nothing shared; raises NotAllowed while closed."""
         if not self.registration_is_open():
             raise NotAllowed("Nobody can register here.", "Ask the owner for an invite.")
-        if self.per_address.take(address):
+        if self.registers.take(address):
             raise NotAllowed("Too many people try to come in just now.", "Wait a quarter of an hour.")
         user_id = self._add(username, password, "editor")
         self._note("registered", user_id, username, address=address)
@@ -145,12 +158,15 @@ class Accounts:
             raise Conflict("Somebody has this name already.", "Choose another.") from None
 
     def _take(self, name: str, address: str) -> float:
-        """The seconds to wait; 0 when the attempt may be looked at, which is counted."""
-        wait_s = self.per_address.take(address)
+        """The seconds to wait; 0 when the attempt may be looked at, which is counted.
+
+        An address of '' is not counted.
+        """
+        wait_s = self.per_address.take(address) if address else 0.0
         if wait_s:
             return wait_s
         wait_s = self.per_name.take(name)
-        if wait_s:
+        if wait_s and address:
             self.per_address.give_back(address)
         return wait_s
 

@@ -25,7 +25,12 @@ _NO_INVITE = "This invite was used, taken back or is too old. Ask for a new one.
 
 @dataclass(frozen=True)
 class Visit:
-    """A request at the door: who comes (None is a stranger), from where, with what."""
+    """A request at the door: who comes (None is a stranger), from where, with what.
+
+    `source` is what strangers are counted by: the name they ask for and their address.
+    `shared` says that many may come from this address, through a tunnel or a proxy. With
+    `wait_s` there were too many requests; only a one-time token or an invite passes.
+    """
 
     scope: Scope
     receive: Receive
@@ -33,6 +38,10 @@ class Visit:
     address: str
     actor: Actor | None
     cookie: str
+    source: str = ""
+    shared: bool = False
+    framed: bool = False
+    wait_s: float = 0.0
 
     @property
     def method(self) -> str:
@@ -59,11 +68,10 @@ class Visit:
 class Entrance:
     """Answers what is open to strangers; None lets the request go on to the page."""
 
-    def __init__(self, sessions: Sessions, accounts: Accounts, tokens: Throttle, *, framed: bool) -> None:
+    def __init__(self, sessions: Sessions, accounts: Accounts, tokens: Throttle) -> None:
         self._sessions = sessions
         self._accounts = accounts
         self._tokens = tokens
-        self._framed = framed
         # Whoever waits for a password to be looked at holds no thread that serves the others.
         self._desk = asyncio.Semaphore(2)
 
@@ -72,6 +80,8 @@ class Entrance:
         reading, path = visit.method in READ, visit.path
         if not reading and visit.method != "POST":
             return None
+        if visit.wait_s and path not in ("/login", "/invite") and "token" not in visit.query:
+            return wire.later(visit.wait_s)
         if path == "/healthz" and reading:
             return JSONResponse({"status": "ok"})
         if path == "/logout" and visit.actor is not None and not reading:
@@ -94,15 +104,21 @@ class Entrance:
             return self._go(_without_token(visit)) if token or visit.path != "/" else None
         if token and visit.method == "GET":
             return await self._by_link(visit, token, _without_token(visit))
+        if visit.wait_s:
+            return wire.later(visit.wait_s)
         return wire.html(await self._login_page()) if visit.path == "/login" else self._go("/login")
 
     async def _login(self, visit: Visit) -> Response:
         given = await wire.form(visit.receive)
         if "username" not in given:
             return await self._by_link(visit, _token_in(given.get("token", "")), "/")
+        if visit.wait_s:
+            return wire.later(visit.wait_s)
         name, password = given["username"], given.get("password", "")
         async with self._desk:
-            verdict = await run_in_threadpool(self._accounts.sign_in, name, password, address=visit.address)
+            verdict = await run_in_threadpool(
+                self._accounts.sign_in, name, password, address=visit.address, shared=visit.shared
+            )
         if verdict.wait_s:
             minutes = max(1, round(verdict.wait_s / 60))
             said = f"Too many wrong tries. Wait {minutes} min, or use a link."
@@ -120,14 +136,16 @@ class Entrance:
         )
         if entered and user_id is not None:
             return await self._enter(visit, user_id, then, AT_HOME if visit.at_home else AWAY)
-        wait_s = self._tokens.take(visit.address)
+        wait_s = visit.wait_s or self._tokens.take(visit.source)
         if wait_s:
             said = f"Too many wrong tries. Wait {wait_s:.0f} seconds."
             return wire.later(wait_s, wire.html(await self._login_page(said), 429))
         return wire.html(await self._login_page(_USED), 401)
 
     async def _register(self, visit: Visit) -> Response:
-        if not self._accounts.registration_is_open():
+        if visit.wait_s:
+            return wire.later(visit.wait_s)
+        if not await run_in_threadpool(self._accounts.registration_is_open):
             return wire.html(pages.closed_page("Nobody can register here. Ask the owner for an invite."), 403)
         if visit.method in READ:
             return wire.html(pages.register_page())
@@ -146,9 +164,9 @@ class Entrance:
         reading = visit.method in READ
         given = visit.query if reading else await wire.form(visit.receive)
         token, name = given.get("token", ""), given.get("username", "")
-        invite = self._accounts.invite_of(token)
+        invite = await run_in_threadpool(self._accounts.invite_of, token)
         if invite is None:
-            wait_s = self._tokens.take(visit.address)
+            wait_s = visit.wait_s or self._tokens.take(visit.source)
             closed = wire.html(pages.closed_page(_NO_INVITE), 429 if wait_s else 404)
             return wire.later(wait_s, closed) if wait_s else closed
         if reading:
@@ -179,7 +197,7 @@ class Entrance:
     def _cookie(self, visit: Visit, value: str, max_age_s: int) -> str:
         return wire.set_cookie(
             self._sessions.cookie_name, value, max_age_s=max_age_s,
-            secure=wire.is_https(visit.scope, visit.headers), framed=self._framed,
+            secure=wire.is_https(visit.scope, visit.headers), framed=visit.framed,
         )  # fmt: skip
 
     def _go(self, where: str, cookie: str = "") -> Response:
@@ -189,7 +207,7 @@ class Entrance:
     async def _login_page(self, message: str = "", *, name: str = "") -> str:
         return pages.login_page(
             message, passwords=await run_in_threadpool(self._accounts.somebody_has_a_password),
-            register=self._accounts.registration_is_open(), name=name,
+            register=await run_in_threadpool(self._accounts.registration_is_open), name=name,
         )  # fmt: skip
 
 
@@ -210,6 +228,9 @@ def _without_token(visit: Visit) -> str:
 def _token_in(text: str) -> str:
     """The token that was typed, also out of a whole link."""
     text = text.strip()
-    if "token=" in text:
+    if "token=" not in text:
+        return text
+    try:
         return parse_qs(urlsplit(text).query).get("token", [""])[0]
-    return text
+    except ValueError:
+        return ""

@@ -7,10 +7,12 @@ tells about the studio.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -35,35 +37,41 @@ LOOKS_PER_MINUTE = 1500
 MOST_STREAMS = 24
 """Open at once in one session; a browser keeps one a tab, and six to one server."""
 _STREAMS_KNOWN = 4096
+_SESSIONS_READ_AT_ONCE = 4
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 @dataclass
 class Door:
     """What the gate decides by.
 
-    `hosts` are the names under which the page may be asked for; `framed_by` the sites
-    that may show it in a frame (a Space's page, a notebook). `proxies` may say whom a
-    request comes from. `starting` is true until the app answers: Gradio's launch asks one
-    harmless path of its own server, without a cookie, from this machine.
+    `hosts` are the names under which the page may be asked for; of them `proxied` are those
+    of the host's or the person's proxy, `tunnels` those of links for collaborators.
+    `framed_by` are the sites that may show it in a frame (a Space's page, a notebook), never
+    under a tunnel's name. `proxies` may say whom a request comes from. `starting` is true
+    until the app answers: Gradio's launch asks one harmless path of its own server, without
+    a cookie, from this machine.
     """
 
     sessions: Sessions
     accounts: Accounts
-    hosts: set[str]
+    hosts: frozenset[str]
+    proxied: frozenset[str] = frozenset()
+    tunnels: frozenset[str] = frozenset()
     proxies: tuple[wire.Network, ...] = ()
     framed_by: str = ""
     tokens: Throttle = field(default_factory=Throttle)
     looks: Rate = field(default_factory=lambda: Rate(LOOKS_PER_MINUTE))
     changes: Rate = field(default_factory=lambda: Rate(CHANGES_PER_MINUTE))
     starting: bool = False
-    telling: set[str] = field(default_factory=set)
+    telling: frozenset[str] = frozenset()
 
     @staticmethod
-    def host_names(host: str, allowed: Iterable[str]) -> set[str]:
+    def host_names(host: str, allowed: Iterable[str]) -> frozenset[str]:
         """Loopback, the address the app listens on, and what the person allowed."""
         everywhere = ("0.0.0.0", "::", "")  # noqa: S104 - listened on, never a name in a request
         own = set() if host in everywhere else {host}
-        return {name.lower() for name in wire.LOOPBACK_NAMES | own | set(allowed)}
+        return frozenset(name.lower() for name in wire.LOOPBACK_NAMES | own | set(allowed))
 
     def allow_host(self, name: str, *, tells_address: bool = False) -> None:
         """Serves the page under one more name, a tunnel's.
@@ -71,14 +79,21 @@ class Door:
         `tells_address` is for an agent on this machine that adds the visitor's address as
         the last one of X-Forwarded-For itself.
         """
-        self.hosts.add(wire.host_name(name))
+        # Whole new sets: requests that are looked at meanwhile walk through the old ones.
+        added = {wire.host_name(name)}
+        self.hosts, self.tunnels = self.hosts | added, self.tunnels | added
         if tells_address:
-            self.telling.add(wire.host_name(name))
+            self.telling = self.telling | added
 
     def forget_host(self, name: str) -> None:
         """Serves the page under that name no longer."""
-        self.hosts.discard(wire.host_name(name))
-        self.telling.discard(wire.host_name(name))
+        gone = {wire.host_name(name)}
+        self.hosts, self.tunnels = self.hosts - gone, self.tunnels - gone
+        self.telling = self.telling - gone
+
+    def known_as(self, name: str) -> str:
+        """The name as it was allowed; one for all names of a '*.example.org'."""
+        return name if name in self.hosts else "*"
 
 
 class Gate:
@@ -87,8 +102,9 @@ class Gate:
     def __init__(self, app: ASGIApp, door: Door) -> None:
         self._app = app
         self._door = door
-        self._entrance = Entrance(door.sessions, door.accounts, door.tokens, framed=bool(door.framed_by))
-        self._headers = wire.security_headers(door.framed_by)
+        self._entrance = Entrance(door.sessions, door.accounts, door.tokens)
+        self._readers = ThreadPoolExecutor(_SESSIONS_READ_AT_ONCE, "sessions")
+        self._headers = {framed: wire.security_headers(door.framed_by if framed else "") for framed in (True, False)}
         self._streams: OrderedDict[str, str] = OrderedDict()
         self._open_streams: dict[str, int] = {}
 
@@ -101,10 +117,12 @@ class Gate:
         if scope["type"] == "websocket":
             await _close(receive, send)  # there is none that anybody needs
             return
-        send = wire.with_headers(send, self._headers)
+        send = wire.with_headers(send, self._headers[self._is_framed(headers)])
         if refusal is None:
             visit = await self._visit(scope, receive, headers)
-            refusal = self._forbidden(visit) or await self._entrance.answer(visit)
+            rule = rules.rule_of(visit.method, visit.path)
+            visit = replace(visit, wait_s=self._count(visit, rule))
+            refusal = self._forbidden(visit, rule) or await self._entrance.answer(visit)
             if refusal is None and visit.actor is None and not self._is_start(scope):
                 refusal = wire.refusal(401, "Not signed in.", "Open the app's link.")
             if refusal is None:
@@ -128,24 +146,47 @@ class Gate:
         origin = headers.get("origin")
         if origin is None:
             return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
-        place = urlsplit(origin).netloc.lower()
-        # Other programs of this machine are pages on localhost or another port too, and
-        # everybody's notebook is below a name with a star: those must be the very host asked.
-        ours = place in self._door.hosts and place not in wire.LOOPBACK_NAMES
-        return bool(place) and (ours or place == headers.get("host", "").lower())
+        asked = headers.get("host", "").lower()
+        try:
+            said = urlsplit(origin)
+        except ValueError:
+            return False
+        place = said.netloc.lower()
+        if not place or place in (asked, asked.removesuffix(_DEFAULT_PORTS.get(said.scheme, ""))):
+            return bool(place)
+        # A proxy may ask by another name than the browser did. Names without a port are then
+        # enough; on the same host another port is another program, and a name with a star
+        # is everybody's.
+        outside = self._door.proxied | self._door.tunnels
+        return place in outside and place != wire.host_name(asked)
+
+    def _is_framed(self, headers: dict[str, str]) -> bool:
+        """Whether other sites may show this in a frame: where the host itself does, not by a link."""
+        return bool(self._door.framed_by) and wire.host_name(headers.get("host", "")) not in self._door.tunnels
 
     async def _visit(self, scope: Scope, receive: Receive, headers: dict[str, str]) -> Visit:
         cookie = wire.cookie_in(headers.get("cookie", ""), self._door.sessions.cookie_name)
         scope["actor"] = actor = await self._actor(cookie)
         peer = (scope.get("client") or ("", 0))[0]
-        always = wire.host_name(headers.get("host", "")) in self._door.telling
-        address = wire.client_address(
-            peer, headers.get("x-forwarded-for", ""), self._door.proxies, always=always
-        )
-        return Visit(scope, receive, headers, address, actor, cookie)
+        name, local = wire.host_name(headers.get("host", "")), wire.is_loopback(peer)
+        forwarded = headers.get("x-forwarded-for", "")
+        # A tunnel's agent is a program of this machine; anybody else only says that they are.
+        always = local and name in self._door.telling
+        address = wire.client_address(peer, forwarded, self._door.proxies, always=always)
+        told = address != wire.client_address(peer, "", ())
+        between = local or wire.is_allowed(name, self._door.proxied | self._door.tunnels)
+        source = f"{self._door.known_as(name)} {bool(forwarded)} {address}"
+        return Visit(
+            scope, receive, headers, address, actor, cookie,
+            source=source, shared=between and not told, framed=self._is_framed(headers),
+        )  # fmt: skip
 
     async def _actor(self, cookie: str) -> Actor | None:
-        session = self._door.sessions.find(cookie)
+        if not cookie:
+            return None
+        # Threads of their own: no download or password is waited for.
+        loop = asyncio.get_running_loop()
+        session = await loop.run_in_executor(self._readers, self._door.sessions.find, cookie)
         if session is None:
             return None
         if self._door.sessions.is_due(session):
@@ -155,14 +196,14 @@ class Gate:
                 log.warning("a session's last use could not be noted: %s", error)
         return session.actor
 
-    def _forbidden(self, visit: Visit) -> Response | None:
+    def _forbidden(self, visit: Visit, rule: rules.Rule) -> Response | None:
         """What the rules and the limits say against this request."""
-        rule = rules.rule_of(visit.method, visit.path)
-        if visit.actor is None and rule.who != "anybody":
+        if visit.actor is None and rule.who == "anybody":
+            return None  # the entrance looks first whether they bring a key
+        if visit.wait_s:
+            return wire.later(visit.wait_s)
+        if visit.actor is None:
             return None  # answered with 401, whatever it is: a stranger learns no route
-        wait_s = self._count(visit, rule)
-        if wait_s:
-            return wire.later(wait_s)
         if rule.who == "nobody":
             return wire.refusal(404, "There is nothing at this address.", "", "NotFound")
         if not rule.lets(visit.actor):
@@ -170,7 +211,7 @@ class Gate:
         return self._strange_stream(visit)
 
     def _count(self, visit: Visit, rule: rules.Rule) -> float:
-        who = visit.cookie if visit.actor is not None else visit.address
+        who = visit.cookie if visit.actor is not None else visit.source
         rate = self._door.looks if rule.kind == "look" else self._door.changes
         return rate.take(f"{rule.kind == 'login'}:{who}")
 
@@ -192,7 +233,7 @@ class Gate:
         return self._door.starting and scope["path"] == STARTUP_PATH and client in ("127.0.0.1", "::1")
 
     async def _pass(self, visit: Visit, send: Send) -> None:
-        _drop_foreign_host(visit, self._door.hosts)
+        _drop_foreign_names(visit, self._door.hosts)
         if visit.path.rstrip("/") != STREAM_PATH:
             await self._app(visit.scope, visit.receive, send)
             return
@@ -207,12 +248,13 @@ class Gate:
                 del self._open_streams[visit.cookie]
 
 
-def _drop_foreign_host(visit: Visit, hosts: set[str]) -> None:
-    """Gradio believes X-Forwarded-Host; a name that is not ours must not get into a page."""
+def _drop_foreign_names(visit: Visit, hosts: frozenset[str]) -> None:
+    """Gradio believes these headers; a name that is not ours must not get into a page."""
+    dropped = {b"x-gradio-server"}
     said = visit.headers.get("x-forwarded-host")
     if said is not None and not wire.is_allowed(wire.host_name(said.split(",")[0]), hosts):
-        kept = [pair for pair in visit.scope["headers"] if pair[0].lower() != b"x-forwarded-host"]
-        visit.scope["headers"] = kept
+        dropped.add(b"x-forwarded-host")
+    visit.scope["headers"] = [pair for pair in visit.scope["headers"] if pair[0].lower() not in dropped]
 
 
 async def _close(receive: Receive, send: Send) -> None:

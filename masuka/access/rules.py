@@ -48,7 +48,7 @@ RULES: tuple[Rule, ...] = (
     # Our own routes
     _rule(r"/(media|drawing|fragment)/.+", "viewer"),
     _rule(r"/download/diagnostics", "owner", kind="change"),
-    _rule(r"/download/.+", "viewer"),
+    _rule(r"/download/.+", "viewer", kind="change"),  # a zip is made for it
     _rule(r"/upload/.+", "editor", "PUT"),
     # Of Gradio what the page loads
     _rule(r"/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|pwa_icon(/.+)?)/?", "viewer"),

@@ -92,6 +92,12 @@ def client_address(peer: str, forwarded: str, trusted: Collection[Network], *, a
     return str(address)
 
 
+def is_loopback(peer: str) -> bool:
+    """Whether a program of this machine asks."""
+    address = _address(peer)
+    return address is not None and address.is_loopback
+
+
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])

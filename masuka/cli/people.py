@@ -9,7 +9,7 @@ import typer
 
 from masuka.cli.command import Answer, command
 from masuka.cli.show import table
-from masuka.errors import InvalidInput, NotFound
+from masuka.errors import Conflict, InvalidInput, NotFound
 from masuka.requests.people import InvitePerson
 from masuka.store.invites import Invite
 from masuka.studio import Studio
@@ -40,35 +40,35 @@ def role(
     studio: Studio, name: Name, role: Annotated[str, typer.Argument(help="owner, editor or viewer.")]
 ) -> Answer:
     """Gives a person another role; they sign in again."""
-    person = studio.people.set_role(_named(studio, name).id, role)  # type: ignore[arg-type]
+    person = studio.people.set_role(named(studio, name).id, role)  # type: ignore[arg-type]
     return Answer(person, f"{person.username} is {person.role} now.")
 
 
 @command(group, "rename")
 def rename(studio: Studio, name: Name, to: str) -> Answer:
     """Gives a person another name to sign in with."""
-    person = studio.people.rename(to, user_id=_named(studio, name).id)
+    person = studio.people.rename(to, user_id=named(studio, name).id)
     return Answer(person, f"Person {person.id} is called {person.username}.")
 
 
 @command(group, "lock")
 def lock(studio: Studio, name: Name) -> Answer:
     """Locks a person out, at once."""
-    person = studio.people.set_active(_named(studio, name).id, False)
+    person = studio.people.set_active(named(studio, name).id, False)
     return Answer(person, f"{person.username} is locked out.")
 
 
 @command(group, "unlock")
 def unlock(studio: Studio, name: Name) -> Answer:
     """Lets a person in again."""
-    person = studio.people.set_active(_named(studio, name).id, True)
+    person = studio.people.set_active(named(studio, name).id, True)
     return Answer(person, f"{person.username} may come in again.")
 
 
 @command(group, "signout")
 def sign_out(studio: Studio, name: Name) -> Answer:
     """Signs a person out everywhere."""
-    person = _named(studio, name)
+    person = named(studio, name)
     studio.people.sign_out(user_id=person.id)
     return Answer(person, f"{person.username} is signed out everywhere.")
 
@@ -81,7 +81,7 @@ def share(
     stop: Annotated[bool, typer.Option("--stop", help="Share it no longer.")] = False,
 ) -> Answer:
     """Lets a person see everything of the owner's, or one character."""
-    person, act = _named(studio, name), studio.people.unshare if stop else studio.people.share
+    person, act = named(studio, name), studio.people.unshare if stop else studio.people.share
     act(person.id, "character" if character else "all", character)
     return Answer(studio.people.shares(user_id=person.id), f"{person.username} {'sees it no longer' if stop else 'sees it now'}.")
 
@@ -89,7 +89,7 @@ def share(
 @command(group, "remove")
 def remove(studio: Studio, name: Name, yes: bool = False) -> Answer:
     """Removes a person with everything of theirs."""
-    person = _named(studio, name)
+    person = named(studio, name)
     if not yes:
         typer.confirm(f"Remove {person.username} with all pictures, sets and LoRAs of theirs?", abort=True, err=True)
     studio.people.remove(person.id)
@@ -141,7 +141,7 @@ def password(
 
     Ends every session of that person when they had one before.
     """
-    person = _named(studio, name) if name else studio.people.me()
+    person = named(studio, name) if name else studio.people.me()
     if generate:
         made = studio.people.new_password(user_id=person.id)
         return Answer({"username": person.username, "password": made}, f"{person.username}: {made}")
@@ -155,10 +155,13 @@ def password(
     return Answer({"username": person.username}, f"The password of {person.username} is set.")
 
 
-def _named(studio: Studio, name: str) -> Person:
+def named(studio: Studio, name: str) -> Person:
+    """The person of that name or number; raises NotFound, or Conflict for two."""
     found = [p for p in studio.people.list() if p.username.casefold() == name.casefold() or str(p.id) == name]
     if not found:
         raise NotFound(f"There is nobody called {name}.", "Look: masuka user list")
+    if len(found) > 1:
+        raise Conflict(f"{name} is one person's name and another's number.", "Rename the first: masuka user list")
     return found[0]
 
 

@@ -12,6 +12,7 @@ import typer
 from masuka.access.links import Links
 from masuka.cli import demo as main_job
 from masuka.cli.command import Answer, command
+from masuka.cli.people import named
 from masuka.config import Settings
 from masuka.errors import InvalidInput
 from masuka.hosting import diagnostics as bundles
@@ -66,6 +67,7 @@ def serve(
 def link(
     settings: Settings,
     address: Annotated[str, typer.Option(help="Where the app is reached, if not on this machine.")] = "",
+    name: Annotated[str, typer.Option(help="Whom it lets in; the owner without it.")] = "",
 ) -> Answer:
     """Prints a new link into the running app; it works once, within a day."""
     if not address and not settings.port:
@@ -75,7 +77,11 @@ def link(
             field="address",
         )
     base = address or f"http://{settings.host}:{settings.port}"
-    token = Links(settings.workspace.create().secrets).new_token(OWNER_ID)
+    if name:
+        with Studio.open(settings) as studio:
+            token = studio.people.new_link(named(studio, name).id)
+    else:
+        token = Links(settings.workspace.create().secrets).new_token(OWNER_ID)
     url = f"{base.rstrip('/')}/?token={token}"
     return Answer({"link": url}, url)
 

@@ -32,7 +32,7 @@ def status(settings: Settings) -> Answer:
         f"Last confirmed save: {local.confirmed_at or 'never'}",
         f"{len(heads)} saves, {len(branches)} {'branch' if len(branches) == 1 else 'branches'}",
     ]
-    if local.written_at > local.confirmed_at:
+    if local.written > local.confirmed:
         lines.append(f"Written, not yet confirmed: {local.written_at}")
     if len(branches) > 1:
         lines.append("Choose between them: masuka vault branches, masuka vault choose KEY")
@@ -47,8 +47,7 @@ def status(settings: Settings) -> Answer:
 def save(studio: Studio) -> Answer:
     """Saves the database and every file now, and waits until they are in the vault."""
     now: Status = studio.vault.save()
-    sure = now.saved_at >= now.written_at
-    return Answer(now, f"Saved at {now.saved_at}." if sure else f"Written at {now.written_at}, not yet confirmed.")
+    return Answer(now, f"Saved at {now.saved_at}." if now.sure else f"Written at {now.written_at}, not yet confirmed.")
 
 
 @command(group, "branches")

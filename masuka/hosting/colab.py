@@ -7,7 +7,7 @@ in a program that a cell starts. They raise whatever they like; here that become
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,7 @@ from masuka.errors import AccessDenied, Conflict, ExternalError, MasukaError, No
 MOUNT_PATIENCE_S = 180
 FLUSH_PATIENCE_S = 600
 IFRAME_HEIGHT_PX = 900
+DRIVE_SCOPE = "https://www.googleapis.com/auth/drive.metadata.readonly"
 WITHOUT_DRIVE = "To go on without Drive, empty the field for its folder; nothing is kept then."
 _ASK_AGAIN = "Run the cell again and allow it in the window that opens."
 MOUNT_PROBLEMS: tuple[tuple[tuple[str, ...], type[MasukaError], str, str], ...] = (
@@ -124,6 +125,27 @@ def kaggle_secrets(names: Iterable[str]) -> Secrets:
             if "Connection" in type(error).__name__:
                 return Secrets(values, silent=True)
     return Secrets({n: v for n, v in values.items() if v})
+
+
+def drive_tokens() -> Callable[[], str]:
+    """A function that gives a fresh access token for looking into Drive.
+
+    Asks the person for another permission. Raises AccessDenied when it is not given.
+    """
+    try:
+        from google.colab import auth
+
+        auth.authenticate_user()
+        credentials, _ = import_module("google.auth").default(scopes=[DRIVE_SCOPE])
+        transport = import_module("google.auth.transport.requests").Request()
+    except Exception as error:
+        raise AccessDenied("Google did not give the permission to look at Drive's checksums.", _ASK_AGAIN) from error
+
+    def fresh() -> str:
+        credentials.refresh(transport)
+        return str(credentials.token)
+
+    return fresh
 
 
 def proxy_name(port: int) -> str:

@@ -49,8 +49,11 @@ class Finding:
         return asdict(self)
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """Everything that was looked at; an installation is well without a 'bad'."""
+def examine(settings: Settings, *, serving: bool = False) -> list[Finding]:
+    """Everything that was looked at; an installation is well without a 'bad'.
+
+    `serving` says that the app itself asks, so that its own port is no finding.
+    """
     here = machine(settings.workspace.root, device=settings.device)
     return [
         _python(),
@@ -65,7 +68,7 @@ def examine(settings: Settings) -> list[Finding]:
         _vault(settings),
         _pocket(),
         *_families(),
-        _port(settings),
+        *([] if serving else [_port(settings)]),
         _keys(settings),
         _link(settings),
     ]
@@ -205,7 +208,7 @@ def _vault(settings: Settings) -> Finding:
         return Finding("vault", "bad", error.message, error.hint)
     if not notes.written_at:
         return Finding("vault", "note", f"Nothing was saved to {settings.vault} yet", "Start MASUKA, or: masuka vault save")
-    if notes.confirmed_at < notes.written_at:
+    if notes.confirmed < notes.written:
         return Finding(
             "vault", "note", f"Last confirmed save {notes.confirmed_at or 'never'}, written {notes.written_at}",
             "Keep the session open until Drive has uploaded it.",

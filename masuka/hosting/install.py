@@ -166,13 +166,16 @@ def set_up(place: Place, target: Target, requirements: str) -> None:
     """
     found = probe(target.python)
     stamp = place.state / f"{requirements}-{digest(target.python)}.json"
-    conflict = stamp.with_suffix(".conflict")
+    conflict, unloaded = stamp.with_suffix(".conflict"), stamp.with_suffix(".unloaded")
     wanted = fingerprint(place, found, requirements)
     if stamp.exists() and stamp.read_text() == wanted:
         say("Nothing to do, everything is installed")
         return
     if conflict.exists() and conflict.read_text() == wanted:
         raise Conflict("The packages that are installed here do not fit MASUKA's, as before.")
+    # Too little memory or disk is a reason that passes, so this one is tried again.
+    if unloaded.exists() and unloaded.read_text() == wanted and not _loads(place, target):
+        raise Conflict("The packages that are installed here do not load, as before.")
     say(f"Setting up in {found['prefix']} (Python {'.'.join(map(str, found['python']))})")
     place.log.write_text("")
     try:
@@ -180,8 +183,16 @@ def set_up(place: Place, target: Target, requirements: str) -> None:
     except Conflict:
         conflict.write_text(wanted)
         raise
+    if not _loads(place, target):
+        unloaded.write_text(wanted)
+        raise Conflict("A package does not load after the installation.", "The end of the log names it.")
     stamp.write_text(fingerprint(place, probe(target.python), requirements))
     say("Everything is installed")
+
+
+def _loads(place: Place, target: Target) -> bool:
+    say("Checking that everything loads")
+    return run_logged(place, [target.python, "-c", SELF_TEST]) == 0
 
 
 def _install(place: Place, target: Target, requirements: str, torch: str | None) -> None:
@@ -195,9 +206,6 @@ def _install(place: Place, target: Target, requirements: str, torch: str | None)
     constraints.write_text(pins(probe(target.python)["packages"], shared=target.shared))
     say(f"Installing {requirements}; the first time takes minutes")
     pip(place, target, ["-r", str(place.root / requirements), "-c", str(constraints)])
-    say("Checking that everything loads")
-    if run_logged(place, [target.python, "-c", SELF_TEST]):
-        raise Conflict("A package does not load after the installation.", "The end of the log names it.")
 
 
 def pins(packages: dict[str, str], *, shared: bool) -> str:

@@ -109,7 +109,7 @@ SERVICES: dict[str, Service] = {
 
 
 BY_PROGRAM = frozenset({"NGROK_AUTHTOKEN"})
-"""Keys that only the service's own program can prove; see `hosting.sharing`."""
+"""Keys that only the service's own program can prove; see `hosting.ways`."""
 
 
 def must_look_right(name: str, value: str, *, base_url: str = "") -> None:

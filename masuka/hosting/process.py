@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -97,7 +98,8 @@ def stop(state: Path) -> bool:
     if app is None:
         return False
     for how, patience_s in ((signal.SIGTERM, STOP_PATIENCE_S), (signal.SIGKILL, 10.0)):
-        os.kill(app.pid, how)
+        with suppress(ProcessLookupError):  # it ended by itself meanwhile
+            os.kill(app.pid, how)
         deadline_s = time.monotonic() + patience_s
         while time.monotonic() < deadline_s:
             if started_at(app.pid) != app.started:

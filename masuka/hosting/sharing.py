@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,84 +18,28 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from masuka.config import Settings, Workspace
-from masuka.errors import Conflict, ExternalError, MasukaError, NotAllowed, RemoteUnavailable
+from masuka.config import Workspace
+from masuka.errors import Conflict, ExternalError, MasukaError, NotAllowed, RemoteUnavailable, StoreError
 from masuka.hosting import addresses
 from masuka.hosting.addresses import Addresses, Wish
-from masuka.hosting.runtime import Runtime
 from masuka.hosting.tunnels import TITLES, Link, Tunnel
 from masuka.hosting.tunnels.budget import Budget
-from masuka.hosting.tunnels.cloudflared import Cloudflared
-from masuka.hosting.tunnels.gradio_live import GradioLive, Start
-from masuka.hosting.tunnels.ngrok import Ngrok
 from masuka.hosting.tunnels.probe import local_must_refuse, public_must_refuse
+from masuka.hosting.tunnels.warden import Warden, end_left
+from masuka.hosting.ways import LOCK_NAME
 
 METERED = frozenset({"ngrok"})
 WATCH_EVERY_S = 10.0
+ASK_EVERY = 6
+"""At every so many looks the app itself is asked whether it still refuses a stranger."""
 REOPEN_WAITS_S = (5.0, 30.0, 120.0)
 STEADY_S = 600.0
 """A link that held this long may be lost as often again."""
 LOOK_EVERY_S = 0.5
-PROVE_S = 20.0
 STOP_S = 20.0
 """A download of an agent is not waited for longer; the thread ends with the app."""
-LOCK_NAME = "tunnel.lock"
 
 log = logging.getLogger(__name__)
-
-
-def ways(
-    settings: Settings, secrets: Mapping[str, str], *, start: Start, stop: Callable[[str], None]
-) -> list[Tunnel]:
-    """The tunnels that these settings and keys make possible, in their order.
-
-    `start` and `stop` are Gradio's part, which needs no key.
-    """
-    folder = settings.workspace.secrets
-    found: list[Tunnel] = []
-    if token := secrets.get("NGROK_AUTHTOKEN"):
-        found.append(
-            Ngrok(token=token, folder=folder, domain=settings.ngrok_domain, program=settings.ngrok_program)
-        )
-    found.append(GradioLive(start=start, stop=stop, folder=folder))
-    if (token := secrets.get("CLOUDFLARED_TOKEN")) and settings.cloudflared_host:
-        found.append(Cloudflared(token=token, host_name=settings.cloudflared_host, folder=folder))
-    return found
-
-
-def opens_by_itself(settings: Settings, secrets: Mapping[str, str], host: Runtime) -> bool:
-    """Whether a link is wanted at the start without anybody asking for it.
-
-    A host with a public address of its own needs none. Kaggle's rules leave it open
-    whether one is allowed, so there it must be asked for.
-    """
-    if settings.share == "off" or host.public_address or host.name == "space":
-        return False
-    if settings.share != "auto":
-        return True
-    named = bool(secrets.get("CLOUDFLARED_TOKEN") and settings.cloudflared_host)
-    return host.name != "kaggle" and (named or bool(secrets.get("NGROK_AUTHTOKEN")))
-
-
-def prove_ngrok(settings: Settings, token: str, *, deadline_s: float = PROVE_S) -> None:
-    """Returns when ngrok accepts the authtoken; raises AccessDenied or RemoteUnavailable.
-
-    An agent signs in and opens nothing. Raises Conflict while a link is open: one program
-    of this workspace at a time.
-    """
-    folder = settings.workspace.secrets
-    lock = FileLock(folder / LOCK_NAME, thread_local=False)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise Conflict("A link is open.", "Close it first, then test the key.") from error
-    try:
-        Ngrok(
-            token=token, folder=folder, program=settings.ngrok_program, deadline_s=deadline_s,
-            config_name="ngrok-test.yml",
-        ).prove()  # fmt: skip
-    finally:
-        lock.release()
 
 
 @dataclass
@@ -141,9 +85,13 @@ class Sharing:
         self._tunnel: Tunnel | None = None
         self._link: Link | None = None
         self._watched_s = self._opened_s = 0.0
+        self._looks = 0
+        self._untold = False
+        self._first: Wish | None = None
         self._opening: Tunnel | None = None
         # Taken by the thread, given back by whoever stops it.
         self._lock = FileLock(workspace.secrets / LOCK_NAME, thread_local=False)
+        self._warden = Warden(workspace.secrets)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sharing", daemon=True)
 
@@ -155,19 +103,18 @@ class Sharing:
     def start(self, *, open_now: bool) -> None:
         """Begins; with `open_now` a link is opened without being asked for."""
         self._set(state="opening" if open_now else "closed")
-        if open_now:
-            addresses.ask(self._workspace, "open")
+        self._first = Wish("", "open") if open_now else None
         self._thread.start()
 
     def stop(self) -> None:
-        """Closes the link and ends the thread."""
+        """Closes the link and ends the thread; what goes wrong with it is in the log."""
         self._stopping.set()
         if (opening := self._opening) is not None:
-            opening.close()  # what it waits for does not come any more
+            _logged(opening.close)  # what it waits for does not come any more
         if self._thread.ident is not None:
             self._thread.join(STOP_S)
-        self.close()
-        addresses.forget(self._workspace)
+        _logged(self.close)
+        _logged(lambda: addresses.forget(self._workspace))
 
     def open(self, provider: str = "") -> Link:
         """The link by the first way that works; an open one is closed before.
@@ -183,21 +130,29 @@ class Sharing:
         except Timeout as error:
             raise Conflict("Another running app of this workspace has the link.", "Stop it first.") from error
         try:
+            end_left(self._workspace.secrets)
+            self._warden.start()
             return self._first_of(tunnels)
         finally:
             if self._tunnel is None:
+                self._warden.stop()
                 self._lock.release()
 
     def close(self) -> None:
-        """Closes the link, if one is open."""
+        """Closes the link, if one is open.
+
+        Raises what its program raised that does not end; it is served nothing any more
+        then, and closed again later.
+        """
         self._again = None
+        self._forget()
         if self._tunnel is not None:
             self._tunnel.close()
             self._tunnel = None
+            self._warden.stop()
             self._lock.release()
-        self._forget()
-        self._rules.budget.keep(now=True)
         self._set(state="closed", public_url="", provider="", message="", hint="")
+        self._keep(now=True)
 
     def _must_be_allowed(self) -> None:
         if self._rules.share == "off":
@@ -246,13 +201,14 @@ class Sharing:
             self._rules.may_open()
             self._pause(0)
         except BaseException:
-            tunnel.close()
             self._forget()
+            tunnel.close()
             raise
         finally:
             self._opening = None
         self._tunnel = tunnel
         self._watched_s = self._opened_s = time.monotonic()
+        self._looks = 0
         self._set(state="open", public_url=link.url, provider=link.provider, message="", hint="")
         return link
 
@@ -269,65 +225,119 @@ class Sharing:
             self._link = None
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            now_s = time.monotonic()
-            wish = addresses.take_wish(self._workspace)
-            if wish is not None:
-                self._waits_s = list(self._reopen_waits_s)
-                self._carry_out(wish)
-            elif self._again is not None and now_s >= self._again[0]:
-                self._guard(partial(self._open_again, self._again[1]))
-            elif self._tunnel is not None and now_s - self._watched_s >= self._watch_every_s:
-                self._guard(self._watch)
-            self._stopping.wait(LOOK_EVERY_S)
+        try:
+            _logged(self._end_left)
+            while not self._stopping.is_set():
+                _logged(self._look)
+                self._stopping.wait(LOOK_EVERY_S)
+        finally:
+            _logged(self.close)
+
+    def _end_left(self) -> None:
+        """Ends what a killed app left; a link of another running app is its own."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            return
+        try:
+            end_left(self._workspace.secrets)
+        finally:
+            self._lock.release()
+
+    def _look(self) -> None:
+        now_s = time.monotonic()
+        wish = self._next_wish()
+        if wish is not None:
+            self._waits_s = list(self._reopen_waits_s)
+            self._carry_out(wish)
+        elif self._again is not None and now_s >= self._again[0]:
+            self._guard(partial(self._open_again, self._again[1]))
+        elif self._tunnel is not None and now_s - self._watched_s >= self._watch_every_s:
+            self._guard(self._watch)
+        if self._untold:
+            self._tell()
+
+    def _next_wish(self) -> Wish | None:
+        first, self._first = self._first, None
+        try:
+            return first or addresses.take_wish(self._workspace)
+        except (OSError, ValueError) as error:
+            log.warning("a wish for the link could not be read: %s", error)
+            return None
 
     def _carry_out(self, wish: Wish) -> None:
         self._guard(self.close if wish.want == "close" else lambda: self.open(wish.provider))
         self._set(answered=wish.id)
-        self._rules.say(self._told)
+        _logged(lambda: self._rules.say(self._told))
 
     def _guard(self, do: Callable[[], object]) -> None:
         """Does it; a failure leaves nothing open and is told."""
         try:
             do()
         except MasukaError as error:
-            self.close()
-            self._set(state="failed", message=error.message, hint=error.hint)
+            self._fail(error.message, error.hint)
         except Exception:
             log.exception("the link could not be looked after")
-            self.close()
-            self._set(
-                state="failed", message="The link was closed because of a fault.", hint="The log tells more."
-            )
+            self._fail("The link was closed because of a fault.", "The log tells more.")
+
+    def _fail(self, message: str, hint: str) -> None:
+        if not _logged(self.close):
+            message, hint = "The link's program does not end; the app answers it nothing.", "Stop the app to end it."
+        self._set(state="failed", public_url="", provider="", message=message, hint=hint)
 
     def _watch(self) -> None:
         """Closes the link when it must not be open; opens it again when its program ended."""
         self._watched_s = time.monotonic()
-        self._rules.may_open()
-        self._rules.budget.keep()
+        tunnel, provider = self._tunnel, self._told.provider
+        if tunnel is None or self._link is None:
+            self.close()  # its program did not end the last time
+            return
+        try:
+            self._must_still_refuse()
+        except StoreError as error:
+            # Whether it may be open cannot be known now.
+            self.close()
+            self._try_later(provider, error)
+            return
+        self._keep()
         usage = self._rules.budget.usage()
         if (usage.month, usage.requests, usage.bytes) != (self._told.month, self._told.requests, self._told.bytes):
             self._tell()
-        if self._tunnel is None:
-            return
-        if self._tunnel.alive():
+        if tunnel.alive():
             if self._watched_s - self._opened_s > STEADY_S:
                 self._waits_s = list(self._reopen_waits_s)
             return
         log.warning("the program behind the link ended")
-        provider = self._told.provider
         self.close()
         self._try_later(provider, RemoteUnavailable("The link was lost and could not be kept open.", "Open it again."))
+
+    def _must_still_refuse(self) -> None:
+        """Raises NotAllowed when a stranger could get in by now."""
+        self._rules.may_open()
+        self._looks += 1
+        if self._looks % ASK_EVERY:
+            return
+        try:
+            local_must_refuse(self._told.address)
+        except RemoteUnavailable as error:
+            log.info("the app was too busy to be asked: %s", error)  # nobody gets anything out of it either
 
     def _open_again(self, provider: str) -> None:
         try:
             self.open(provider)
-        except ExternalError as error:
+        except (ExternalError, StoreError) as error:
             self.close()
             self._try_later(provider, error)
-        self._rules.say(self._told)
+        _logged(lambda: self._rules.say(self._told))
 
-    def _try_later(self, provider: str, error: ExternalError) -> None:
+    def _keep(self, *, now: bool = False) -> None:
+        """Saves the month's count; a database that is busy does not end a link."""
+        try:
+            self._rules.budget.keep(now=now)
+        except MasukaError as error:
+            log.warning("the link's count of this month was not saved: %s", error)
+
+    def _try_later(self, provider: str, error: MasukaError) -> None:
         """Plans to open the link again; raises the error when it was tried often enough."""
         if not self._waits_s:
             raise error
@@ -343,4 +353,20 @@ class Sharing:
         self._told = replace(
             self._told, month=usage.month, requests=usage.requests, bytes=usage.bytes
         )
-        addresses.write(self._workspace, self._told)
+        try:
+            addresses.write(self._workspace, self._told)
+            self._untold = False
+        except OSError as error:
+            if not self._untold:
+                log.warning("the app's addresses could not be told: %s", error)
+            self._untold = True
+
+
+def _logged(do: Callable[[], object]) -> bool:
+    """Whether it was done; what went wrong is in the log and stops nothing else."""
+    try:
+        do()
+    except Exception:
+        log.exception("looking after the link went wrong")
+        return False
+    return True

@@ -23,14 +23,15 @@ RUNPOD_VOLUME = Path("workspace")
 
 
 def settled(settings: Settings, host: Runtime, *, root: Path = Path("/")) -> Settings:
-    """The settings as this host needs them; what a person has set stays."""
+    """The settings as this host needs them, with the vault that a person has named."""
     if host.name == "space":
         device = "cpu" if host.zero_gpu else settings.device
         return replace(settings, host=EVERYWHERE, device=device, open_browser=False)
-    volume = root / RUNPOD_VOLUME
-    if host.name == "runpod" and settings.vault is None and volume.is_dir():
+    if host.name == "runpod":
+        volume = root / RUNPOD_VOLUME
         # A network volume outlives the pod and is no place for a live database.
-        return replace(settings, vault=volume / "masuka")
+        kept = settings.vault or (volume / "masuka" if volume.is_dir() else None)
+        return replace(settings, host=EVERYWHERE, vault=kept)
     return settings
 
 

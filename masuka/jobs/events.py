@@ -20,7 +20,7 @@ from masuka.errors import MasukaError, NotFound, OutOfDisk, StoreError
 from masuka.jobs import failures
 from masuka.jobs.queue import SYSTEM
 from masuka.requests.actor import Actor
-from masuka.store import characters, items, models, pictures, runs
+from masuka.store import characters, items, models, pictures, runs, users
 from masuka.store import jobs as rows
 from masuka.store.connect import Store
 from masuka.store.jobs import Job
@@ -188,7 +188,7 @@ def _unknown(
 def _picture(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[str, Any]:
     added = pictures.add_picture(
         store,
-        actor=_behalf(job),
+        actor=_behalf(store, job),
         dataset_id=job.params["dataset_id"],
         file=path,
         original_name=about["original_name"],
@@ -212,7 +212,7 @@ def _sample(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[st
         if same
         else runs.add_sample(
             store,
-            actor=_behalf(job),
+            actor=_behalf(store, job),
             run_id=job.run_id,
             step=about["step"],
             prompt=about["prompt"],
@@ -230,7 +230,7 @@ def _item(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[str,
     adapter = job.params.get("adapter") or {}
     added = items.add_item(
         store,
-        actor=_behalf(job),
+        actor=_behalf(store, job),
         job_id=job.id,
         character_id=job.character_id,
         adapter_id=_still_there(store, adapter.get("id")),
@@ -265,17 +265,21 @@ def _adapter(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[s
     known = models.list_models(store, actor=SYSTEM, kind="adapter", active=None)
     same = [model for model in known if model.path == path]
     if same:
-        model = models.set_model(store, actor=_behalf(job), id=same[0].id, **values)
+        model = models.set_model(store, actor=_behalf(store, job), id=same[0].id, **values)
     else:
-        model = models.add_model(store, actor=_behalf(job), kind="adapter", **values)
+        model = models.add_model(store, actor=_behalf(store, job), kind="adapter", **values)
     if job.character_id is not None:
-        characters.set_character(store, actor=_behalf(job), id=job.character_id, base=model.base)
+        characters.set_character(store, actor=_behalf(store, job), id=job.character_id, base=model.base)
     return {"id": model.id}
 
 
-def _behalf(job: Job) -> Actor:
-    """Whose the new rows are; what the person may do was checked when the job was asked for."""
-    return Actor(user_id=job.user_id, role="owner", name="worker")
+def _behalf(store: Store, job: Job) -> Actor:
+    """Whose the new rows are, and who changes what is there: what was shared may not be any more.
+
+    Whoever became a viewer while the job ran still gets what it makes.
+    """
+    person = users.get_user(store, actor=SYSTEM, id=job.user_id)
+    return Actor(user_id=person.id, role="owner" if person.role == "owner" else "editor", name="worker")
 
 
 def _still_there(store: Store, adapter_id: int | None) -> int | None:

@@ -10,10 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from masuka.errors import Conflict
+from masuka.errors import Conflict, NotAllowed, NotFound
 from masuka.jobs.kinds import KINDS, Kind, kind_named
 from masuka.requests.actor import Actor
-from masuka.store import characters, runs
+from masuka.store import characters, datasets, models, runs, users
 from masuka.store import jobs as rows
 from masuka.store.connect import Store
 from masuka.store.jobs import Job
@@ -92,14 +92,49 @@ def claim(
     pid: int | None = None,
     pid_started: float | None = None,
 ) -> Job | None:
-    """The lane's next job (or `job_id`), now running and the caller's, or None."""
+    """The lane's next job (or `job_id`), now running and the caller's, or None.
+
+    One whose person may no longer see what it works with fails here, and one that a locked
+    person left behind is put aside: much may have changed since it was asked for.
+    """
     with store.write():
-        job = rows.claim_job(store, lane=lane, id=job_id, pid=pid, pid_started=pid_started)
-        if job is not None:
-            data = {"from": "queued", "to": "running", "attempt": job.attempt}
-            rows.add_job_event(store, id=job.id, type="state", data=data)
-            _tell_run(store, job)
-    return job
+        while (job := rows.claim_job(store, lane=lane, id=job_id, pid=pid, pid_started=pid_started)) is not None:
+            try:
+                must_still_be_allowed(store, job)
+            except (NotAllowed, NotFound) as error:
+                move(store, job.id, "failed", error=error.as_dict(), message=error.message)
+            else:
+                data = {"from": "queued", "to": "running", "attempt": job.attempt}
+                rows.add_job_event(store, id=job.id, type="state", data=data)
+                _tell_run(store, job)
+                return job
+        if job_id is not None and rows.is_of_locked(store, id=job_id):
+            move(store, job_id, "paused", message="Paused: this person is locked out.")
+    return None
+
+
+def must_still_be_allowed(store: Store, job: Job) -> None:
+    """Raises NotAllowed or NotFound when the job's person could not ask for it now.
+
+    A share may have been taken back since, or the person be locked out or a viewer.
+    """
+    person = users.get_user(store, actor=SYSTEM, id=job.user_id)
+    if not person.active:
+        raise NotAllowed(f"{person.username} is locked out.", "Let them in again first.")
+    actor = Actor(user_id=person.id, role=person.role, name=person.username)
+    if actor.role == "owner":
+        return
+    actor.must_edit()
+    if job.character_id is not None:
+        characters.get_character(store, actor=actor, id=job.character_id)
+    for dataset_id in (job.dataset_id, job.params.get("dataset_id")):
+        if dataset_id is not None:
+            datasets.get_dataset(store, actor=actor, id=dataset_id)
+    if job.run_id is not None:
+        runs.get_run(store, actor=actor, id=job.run_id)
+    adapter = job.params.get("adapter")
+    if adapter:
+        models.get_model(store, actor=actor, id=adapter["id"])
 
 
 def move(store: Store, job_id: int, to: str, *, fence: int | None = None, **changed: Any) -> Job | None:
@@ -156,10 +191,23 @@ def ask_pause(store: Store, *, actor: Actor, job_id: int, kinds: Mapping[str, Ki
         return True
 
 
+def set_aside(store: Store, *, user_id: int, kinds: Mapping[str, Kind] = KINDS) -> None:
+    """Pauses what a person has waiting or running; what cannot be paused is cancelled."""
+    with store.write():
+        for job in rows.list_unfinished(store, user_id=user_id):
+            if job.state not in ("queued", "running"):
+                continue
+            try:
+                ask_pause(store, actor=SYSTEM, job_id=job.id, kinds=kinds)
+            except (Conflict, NotFound):
+                ask_cancel(store, actor=SYSTEM, job_id=job.id)
+
+
 def resume(store: Store, *, actor: Actor, job_id: int) -> bool:
     """True: the paused or interrupted job is queued again, in its old place.
 
-    Raises Conflict when it is neither.
+    Raises Conflict when it is neither, NotAllowed or NotFound when its person could not
+    ask for it now.
     """
     actor.must_edit()
     with store.write():
@@ -168,6 +216,7 @@ def resume(store: Store, *, actor: Actor, job_id: int) -> bool:
             return True
         if job.state not in ("paused", "interrupted"):
             raise Conflict(f"The job '{job.title}' is not paused.", "Only a paused job can go on.")
+        must_still_be_allowed(store, job)
         return move(store, job.id, "queued", message="", failures_without_checkpoint=0) is not None
 
 
@@ -176,7 +225,8 @@ def retry(store: Store, *, actor: Actor, job_id: int, kinds: Mapping[str, Kind] 
 
     Asking twice gives the same new job; a training goes on from its last checkpoint. An
     interrupted job is resumed instead. Raises Conflict for a job in another state, and for
-    one that another program made.
+    one that another program made, NotAllowed or NotFound when its person could not ask for
+    it now.
     """
     actor.must_edit()
     with store.write():
@@ -193,6 +243,7 @@ def retry(store: Store, *, actor: Actor, job_id: int, kinds: Mapping[str, Kind] 
                 f"The job '{job.title}' comes from {job.request['imported_from']}.",
                 "Start a new one instead.",
             )
+        must_still_be_allowed(store, job)
         again = add_job(
             store,
             actor=actor if job.user_id == actor.user_id else Actor(user_id=job.user_id, role=actor.role),

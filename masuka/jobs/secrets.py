@@ -1,4 +1,4 @@
-"""Keys for outside services that a job may use, as its person stored them."""
+"""Keys for outside services that a job may use."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ OWNER_ID = 1
 
 
 def stored_secrets(store: Store, settings: Settings, user_id: int) -> dict[str, str]:
-    """Keys typed on the page, the owner's and the person's; the environment wins."""
+    """Keys typed on the page, for the studio; the environment's win.
+
+    What a MASUKA 2 database kept for this person alone fills the gaps.
+    """
     found: dict[str, str] = {}
-    for person in dict.fromkeys((OWNER_ID, user_id)):
+    for person in dict.fromkeys((user_id, OWNER_ID)):
         for setting in rows.list_settings(store, actor=Actor(user_id=person)):
             if setting.key in SECRET_NAMES and setting.value:
                 found[setting.key] = setting.value

@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 
 from masuka.errors import InvalidInput
 from masuka.requests.base import Request, field
-from masuka.requests.text import clean_name
+from masuka.requests.text import clean_name, without_control
 
 _USERNAME = re.compile(r"[^\W_][\w.\- ]{0,38}[\w.\-]", re.UNICODE)
 MOST_SHARED = 200
@@ -25,7 +25,16 @@ def clean_username(text: str, *, field: str = "username") -> str:
             "Use 2 to 40 letters, digits, blanks, '.', '-' or '_', a letter or digit first.",
             field=field,
         )
+    if name.isdigit():
+        raise InvalidInput(
+            "A name to sign in with cannot be a number.", "Add a letter.", field=field
+        )  # fmt: skip
     return name
+
+
+def typed_name(text: str) -> str:
+    """A name as somebody typed it to sign in, written as `clean_username` writes it."""
+    return unicodedata.normalize("NFKC", " ".join(without_control(text, keep="\t\n\r").split()))[:100]
 
 
 def _clean_note(text: str) -> str:

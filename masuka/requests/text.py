@@ -12,6 +12,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from masuka.errors import InvalidInput
 
+LARGEST_ID = 2**63 - 1
+"""SQLite's; a larger number is no id at all."""
 NAME_CHARS = 100
 FILENAME_BYTES = 255
 RESERVED = frozenset({"con", "prn", "aux", "nul"} | {f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)})
@@ -107,6 +109,15 @@ def clean_path(text: str, *, field: str = "path") -> str:
     if len(path.encode()) > 4096:
         raise InvalidInput("The path is longer than 4,096 bytes.", "Use a shorter one.", field=field)
     return path
+
+
+def id_in(value: object) -> int | None:
+    """The id that outside text or a number names; None for what cannot be one."""
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST_ID))):
+        return None
+    number = int(text)
+    return number if 0 < number <= LARGEST_ID else None
 
 
 def log_safe(text: str) -> str:

@@ -174,12 +174,36 @@ def count_jobs(db: Store, *, actor: Actor) -> dict[str, int]:
 
 
 def has_queued_job(db: Store, *, lane: str) -> bool:
-    """Whether anything waits in the lane."""
+    """Whether anything waits in the lane that may start."""
     with db.read() as connection:
         row = connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND lane = ?)", [lane]
+            "SELECT EXISTS (SELECT 1 FROM jobs JOIN users ON users.id = jobs.user_id "
+            "WHERE state = 'queued' AND lane = ? AND active = 1)",
+            [lane],
         ).fetchone()
     return bool(row[0])
+
+
+def is_of_locked(db: Store, *, id: int) -> bool:
+    """Whether the job waits and its person is locked out."""
+    with db.read() as connection:
+        row = connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM jobs JOIN users ON users.id = jobs.user_id "
+            "WHERE jobs.id = ? AND state = 'queued' AND active = 0)",
+            [id],
+        ).fetchone()
+    return bool(row[0])
+
+
+def list_unfinished(db: Store, *, user_id: int) -> list[Job]:
+    """Every job of the person that has not ended, the oldest first."""
+    with db.read() as connection:
+        return _many(
+            connection.execute(
+                "SELECT * FROM jobs WHERE user_id = ? AND state NOT IN ('done', 'failed', 'cancelled') ORDER BY id",
+                [user_id],
+            )
+        )
 
 
 def get_pulse(db: Store, *, id: int) -> Pulse | None:
@@ -215,7 +239,8 @@ def claim_job(
     """The next queued job of the lane, or the job `id`, now running; else None.
 
     One statement, so that of many claimants one gets it. People take turns in a lane: the
-    one whose last start is longest ago comes first; each one's jobs run in order.
+    one whose last start is longest ago comes first; each one's jobs run in order. Those of
+    a person who is locked out wait.
     """
     with db.write() as connection:
         claimed = _many(
@@ -224,9 +249,10 @@ def claim_job(
                 "error = NULL, result = NULL, message = '', stage = '', step = 0, total = 0, "
                 "seconds_per_step = NULL, events_offset = 0, events_seen = 0, pid = :pid, "
                 "pid_started = :pid_started, started_at = :now, finished_at = NULL "
-                "WHERE state = 'queued' AND id = COALESCE(:id, (SELECT jobs.id FROM jobs LEFT JOIN "
+                "WHERE state = 'queued' AND user_id IN (SELECT id FROM users WHERE active = 1) AND id = "
+                "COALESCE(:id, (SELECT jobs.id FROM jobs JOIN users ON users.id = jobs.user_id LEFT JOIN "
                 "(SELECT user_id, MAX(started_at) AS last_at FROM jobs WHERE lane = :lane GROUP BY user_id) "
-                "AS turns ON turns.user_id = jobs.user_id WHERE state = 'queued' AND lane = :lane "
+                "AS turns ON turns.user_id = jobs.user_id WHERE state = 'queued' AND lane = :lane AND active = 1 "
                 "ORDER BY COALESCE(last_at, ''), position, jobs.id LIMIT 1)) "
                 "RETURNING *",
                 {"pid": pid, "pid_started": pid_started, "now": now_at(), "id": id, "lane": lane},

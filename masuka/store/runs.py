@@ -20,6 +20,7 @@ from masuka.store.rows import (
     list_rows,
     now_at,
     set_row,
+    visible,
 )
 
 FIGURES = ("loss", "learning_rate", "seconds_per_step")
@@ -232,12 +233,11 @@ def list_samples(db: Store, *, actor: Actor, run_id: int) -> list[Sample]:
 def get_sample(db: Store, *, actor: Actor, id: int) -> Sample:
     """The sample, if its run is the actor's; raises NotFound."""
     with db.read() as conn:
-        row = next(conn.table("samples").rows_where("id = ?", [id]), None)
+        seen = f"run_id IN (SELECT id FROM runs WHERE {visible(actor, 'runs')})"  # noqa: S608 - a number
+        row = next(conn.table("samples").rows_where(f"id = ? AND {seen}", [id]), None)
     if row is None:
         raise NotFound(f"There is no sample with the number {id}.", "It may have been deleted.")
-    sample = decode(Sample, row)
-    get_run(db, actor=actor, id=sample.run_id)
-    return sample
+    return decode(Sample, row)
 
 
 def _metric(run_id: int, row: Mapping[str, Any]) -> dict[str, Any]:

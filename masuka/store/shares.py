@@ -65,11 +65,21 @@ def list_shares(db: Store, *, actor: Actor, user_id: int | None = None) -> list[
         return [decode(Share, row) for row in rows]
 
 
-def delete_share(db: Store, *, actor: Actor, user_id: int, kind: ShareKind, object_id: int = 0) -> None:
-    """Takes it back, whether or not it was shared; an owner takes back anybody's."""
+def delete_share(
+    db: Store, *, actor: Actor, user_id: int, kind: ShareKind, object_id: int = 0, by_user_id: int | None = None
+) -> None:
+    """Takes it back, whether or not it was shared.
+
+    Of 'all' the one of `by_user_id` ends, one's own without it; only an owner of the
+    studio takes back what another shared.
+    """
     actor.must_edit()
+    by = actor.user_id if by_user_id is None else by_user_id
+    if by != actor.user_id:
+        actor.must_own()
+    anybodys = kind != "all" and actor.role == "owner" and by_user_id is None
     with db.write() as conn:
         conn.execute(
             "DELETE FROM shares WHERE user_id = ? AND kind = ? AND object_id = ? AND (? OR by_user_id = ?)",
-            [user_id, kind, object_id, actor.role == "owner", actor.user_id],
+            [user_id, kind, object_id, anybodys, by],
         )

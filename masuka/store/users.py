@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from masuka.errors import Conflict, NotFound
 from masuka.requests.actor import Actor, Role
@@ -128,6 +128,13 @@ def delete_user(db: Store, *, actor: Actor, id: int) -> None:
         get_user(db, actor=actor, id=id)
         delete_row(db, "users", id)
         _must_keep_owner(db)
+
+
+def list_belongings(db: Store, *, actor: Actor, id: int, table: Literal["datasets", "jobs", "runs", "models", "items"]) -> list[int]:
+    """The ids of all rows of the person in that table, hidden and binned ones too."""
+    actor.must_own()
+    with db.read() as conn:
+        return [row["id"] for row in conn.table(table).rows_where("user_id = ?", [id], select="id", order_by="id")]
 
 
 def _ends_sessions(before: User, changes: UserChanges) -> bool:

@@ -90,13 +90,17 @@ class Studio:
         """The same open studio, seen by another person."""
         return Studio(replace(self._context, actor=actor))
 
-    def close(self) -> None:
-        """Stops the supervisor (running workers live on), saves, and closes the store."""
+    def close(self) -> bool:
+        """Whether everything is in the vault, or there is none, once all is closed.
+
+        The supervisor stops and running workers live on.
+        """
         if self._context.supervisor is not None:
             self._context.supervisor.stop()
-        if self._context.keeper is not None:
-            self._context.keeper.stop()
+        keeper = self._context.keeper
+        kept = keeper is None or (keeper.stop() and not keeper.status().files)
         self._context.store.close()
+        return kept
 
     def __enter__(self) -> Self:
         return self

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from masuka.access.accounts import password_tries
+from masuka.access.limits import Throttle
 from masuka.config import Settings, Workspace
+from masuka.errors import OutOfDisk
 from masuka.requests.actor import Actor
 from masuka.requests.base import Limit, Request
 from masuka.store.connect import Store
@@ -28,15 +32,20 @@ class Context:
     actor: Actor
     supervisor: Supervisor | None
     keeper: Keeper | None = None
+    password_tries: Throttle = field(default_factory=password_tries, compare=False)
+    """How often each name's password was guessed, here and at the door."""
 
     @property
     def workspace(self) -> Workspace:
         return self.settings.workspace
 
-    def here(self, file: Path) -> Path:
-        """The same file, brought back from the vault first where it is not here yet."""
+    def here(self, file: Path, *, patient: bool = True) -> Path:
+        """The same file, brought back from the vault first where it is not here yet.
+
+        A page that only shows it is not `patient`: it asks again.
+        """
         if self.keeper is not None and not file.exists():
-            self.keeper.here(file)
+            self.keeper.here(file, patient=patient)
         return file
 
     def wake(self) -> None:
@@ -49,6 +58,16 @@ def given(request: Any, values: Mapping[str, Any], name: str) -> Any:
     """One value as it was given, unchecked; None when it was not."""
     of_request = request.get(name) if isinstance(request, Mapping) else getattr(request, name, None)
     return values.get(name, of_request)
+
+
+def must_have_room(folder: Path, bytes: int, *, left_bytes: int = 0) -> None:
+    """Raises OutOfDisk when less than `left_bytes` would be left of the folder's disk."""
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < bytes + left_bytes:
+        missing_gib = (bytes + left_bytes - free) / 2**30
+        raise OutOfDisk("The disk is too full for this.", f"Free {missing_gib:.1f} GiB and try again.")
 
 
 def parsed(

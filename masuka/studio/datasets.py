@@ -22,7 +22,7 @@ from masuka.store import datasets as rows
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
 from masuka.store.pictures import Picture
-from masuka.studio.context import Context, parsed
+from masuka.studio.context import Context, must_have_room, parsed
 from masuka.studio.jobs import Jobs
 
 SAMPLE_COUNT = 20
@@ -94,7 +94,8 @@ class Datasets:
     ) -> Job:
         """The job that takes files, folders and zips in; refusals are in its result.
 
-        The same `key` again gives the same job again.
+        Others than an owner take in only what they uploaded. The same `key` again gives the
+        same job again.
         """
         self._context.actor.must_edit()
         several = [paths] if isinstance(paths, (str, Path)) else list(paths)
@@ -107,6 +108,8 @@ class Datasets:
         )
         dataset = self.get(dataset_id)
         sources = [str(self._context.workspace.resolve(p)) for p in request.paths]
+        if not all(self._is_upload(Path(source)) for source in sources):
+            self._context.actor.must_own()
         return self._jobs.add(
             "import_pictures",
             title=f"Adding pictures to {dataset.name}",
@@ -204,10 +207,14 @@ class Datasets:
                 keeping.thumbnail_of(file).unlink(missing_ok=True)
         return len(gone)
 
-    def export(self, dataset_id: int, to: Path) -> Path:
-        """The zip at `to` with every picture, its .txt caption and a side-car."""
-        dataset = self.get(dataset_id)
-        return exchange.export(dataset, self.every_picture(dataset_id), to=to, resolve=self._file)
+    def export(self, dataset_id: int, to: Path, *, left_bytes: int = 0) -> Path:
+        """The zip at `to` with every picture, its .txt caption and a side-car.
+
+        Raises OutOfDisk when less than `left_bytes` would be left of the disk.
+        """
+        dataset, pictures = self.get(dataset_id), self.every_picture(dataset_id)
+        must_have_room(to.parent, sum(picture.bytes for picture in pictures), left_bytes=left_bytes)
+        return exchange.export(dataset, pictures, to=to, resolve=self._file)
 
     def check(self, dataset_id: int, *, resolution_px: int = 0, read_files: bool = True) -> Sequence[str]:
         """What stands in the way of a good training, a sentence each; [] is well.
@@ -224,6 +231,12 @@ class Datasets:
 
     def _file(self, file: str | Path) -> Path:
         return self._context.here(self._context.workspace.resolve(file))
+
+    def _is_upload(self, source: Path) -> bool:
+        """Whether the person who asks sent this through the page."""
+        uploads = self._context.workspace.uploads.resolve()
+        parts = source.resolve().relative_to(uploads).parts if source.resolve().is_relative_to(uploads) else ()
+        return bool(parts) and parts[0].startswith(f"{self._context.actor.user_id}-")
 
     def _folder(self, dataset_id: int) -> Path:
         return self._context.workspace.datasets / f"{dataset_id:05d}"

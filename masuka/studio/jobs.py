@@ -6,8 +6,10 @@ import shutil
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from masuka.config import Workspace
 from masuka.errors import Cancelled, Conflict, MasukaError, from_dict
 from masuka.jobs import endings, queue
 from masuka.jobs.executors.inline import run_inline
@@ -124,6 +126,7 @@ class Jobs:
             folder = self._context.workspace.jobs / str(job.id)
             if folder.exists():
                 shutil.rmtree(folder)
+            preview_of(self._context.workspace, job.id).unlink(missing_ok=True)
         return len(job_ids)
 
     def stop(self, job_ids: Sequence[int], *, timeout_s: float = 30) -> None:
@@ -176,6 +179,11 @@ class Jobs:
             left_s = deadline_s - time.monotonic()
             if left_s > 0:
                 run_inline(self._context.store, self._context.settings, job_id, timeout_s=left_s)
+
+
+def preview_of(workspace: Workspace, job_id: int) -> Path:
+    """Where a drawing shows itself while it is made."""
+    return workspace.items / "previews" / f"{job_id}.webp"
 
 
 def _outcome(job: Job) -> Job:

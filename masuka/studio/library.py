@@ -11,7 +11,8 @@ from masuka.errors import InvalidInput, NotFound
 from masuka.store import items as rows
 from masuka.store import jobs, pictures, runs
 from masuka.store.items import Item
-from masuka.studio.context import Context
+from masuka.studio.context import Context, must_have_room
+from masuka.studio.jobs import preview_of
 
 
 class Library:
@@ -63,10 +64,10 @@ class Library:
         self._context.actor.must_edit()
         return rows.restore_items(self._context.store, actor=self._context.actor, ids=list(item_ids))
 
-    def purge(self) -> int:
-        """How many items of the bin were deleted for good, with their files."""
+    def purge(self, item_ids: Sequence[int] | None = None) -> int:
+        """How many items of the bin, or these of it, were deleted for good."""
         self._context.actor.must_edit()
-        gone = rows.purge_items(self._context.store, actor=self._context.actor)
+        gone = rows.purge_items(self._context.store, actor=self._context.actor, ids=item_ids)
         for item in gone:
             file = self._context.workspace.resolve(item.file)
             if self._context.workspace.owns(file):
@@ -76,9 +77,13 @@ class Library:
             self._context.keeper.purge_soon()
         return len(gone)
 
-    def export(self, item_ids: Sequence[int], to: Path) -> Path:
-        """The zip at `to` with the items' files, settings embedded as they are."""
-        files = [self.media("item", item_id) for item_id in item_ids]
+    def export(self, item_ids: Sequence[int], to: Path, *, left_bytes: int = 0) -> Path:
+        """The zip at `to` with the items' files, settings embedded as they are.
+
+        Raises OutOfDisk when less than `left_bytes` would be left of the disk.
+        """
+        files = [self.media("item", item_id) for item_id in dict.fromkeys(item_ids)]
+        must_have_room(to.parent, sum(file.stat().st_size for file in files), left_bytes=left_bytes)
         with zipfile.ZipFile(to, "w", zipfile.ZIP_STORED) as archive:
             for file in files:
                 archive.write(file, file.name)
@@ -101,11 +106,11 @@ class Library:
             small = file
         elif kind == "preview":
             job = jobs.get_job(store, actor=actor, id=media_id)
-            file = small = workspace.items / "previews" / f"{job.id}.webp"
+            file = small = preview_of(workspace, job.id)
         else:
             raise InvalidInput(f"There is no kind of media {kind!r}.", field="kind")
-        chosen = small if thumbnail and self._context.here(small).exists() else file
-        if not self._context.here(chosen).exists():
+        chosen = small if thumbnail and self._context.here(small, patient=False).exists() else file
+        if not self._context.here(chosen, patient=False).exists():
             raise NotFound("The file is gone.", "It may have been deleted outside MASUKA.")
         return chosen
 

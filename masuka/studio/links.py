@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from masuka.errors import Conflict, RemoteUnavailable
 from masuka.hosting import addresses
 from masuka.hosting.addresses import Addresses
 from masuka.hosting.runtime import detect
@@ -35,7 +36,19 @@ class Links:
         return addresses.answer_to(self._context.workspace, wish, timeout_s=wait_s)
 
     def close(self, *, wait_s: float = addresses.ANSWER_S) -> Addresses:
-        """What the app says after it has closed its link."""
+        """What the app says after it has closed its link.
+
+        Raises Conflict when the app does not run, RemoteUnavailable while the link may
+        still be open.
+        """
         self._context.actor.must_own()
         wish = addresses.ask(self._context.workspace, "close")
-        return addresses.answer_to(self._context.workspace, wish, timeout_s=wait_s)
+        told = addresses.answer_to(self._context.workspace, wish, timeout_s=wait_s)
+        if not told.address:
+            raise Conflict("The app ended meanwhile.", "Look again in a moment: masuka share status")
+        if told.answered != wish.id:
+            raise RemoteUnavailable("The app has not closed the link yet.", "Look again in a moment, or stop the app.")
+        if told.state != "closed":
+            known = told.message or "The link was opened again meanwhile."
+            raise RemoteUnavailable(known, told.hint or "Close it again.")
+        return told

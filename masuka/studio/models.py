@@ -121,7 +121,11 @@ class Models:
     def delete(self, adapter_id: int) -> None:
         """Deletes a LoRA with its files; pictures drawn with it stay."""
         self._context.actor.must_edit()
-        adapter = self.adapter(adapter_id)
+        self.erase(self.adapter(adapter_id).id)
+
+    def erase(self, adapter_id: int) -> None:
+        """The same, also of one that is hidden from the lists."""
+        adapter = rows.get_model(self._context.store, actor=self._context.actor, id=adapter_id)
         folder = self._context.workspace.resolve(adapter.path).parent
         rows.delete_model(self._context.store, actor=self._context.actor, id=adapter_id)
         inside = folder.is_relative_to(self._context.workspace.adapters.resolve())

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import builtins
 import secrets
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from masuka import logs
 from masuka.access import password as passwords
 from masuka.access.accounts import REGISTRATION
+from masuka.access.limits import Throttle
 from masuka.access.links import digest
 from masuka.access.password import Passwords
 from masuka.access.sessions import Sessions
-from masuka.errors import Conflict, InvalidInput, NotAllowed
+from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from masuka.jobs import endings, queue
 from masuka.requests.actor import Actor, Role
 from masuka.requests.people import InvitePerson, clean_username
 from masuka.store import audit as history
-from masuka.store import characters, invites, settings, shares, users
+from masuka.store import characters, invites, jobs, settings, shares, users
 from masuka.store.audit import Entry
 from masuka.store.invites import Invite
 from masuka.store.sessions import Session
@@ -27,7 +30,7 @@ from masuka.store.shares import Share, ShareKind
 from masuka.store.users import User
 from masuka.studio.context import Context, parsed
 from masuka.studio.datasets import Datasets
-from masuka.studio.jobs import WAITING, Jobs
+from masuka.studio.jobs import Jobs
 from masuka.studio.library import Library
 from masuka.studio.models import Models
 from masuka.studio.training import Training
@@ -67,6 +70,11 @@ class People:
     @property
     def _actor(self) -> Actor:
         return self._context.actor
+
+    @property
+    def password_tries(self) -> Throttle:
+        """The limit that the door and this studio share."""
+        return self._context.password_tries
 
     def list(self) -> builtins.list[Person]:
         """Everybody, the first owner first; others than an owner see only themselves."""
@@ -114,20 +122,48 @@ class People:
     def set_password(self, password: str, *, user_id: int | None = None, current: str | None = None) -> None:
         """Sets a password, one's own without `user_id`; it ends the person's sessions.
 
-        Whoever has one and changes it through the page says the `current` one. A first
-        password ends no session. Only an owner sets another person's.
+        Whoever has one and changes it through the page says the `current` one, which is
+        looked at as seldom as at the door. A first password ends no session and no link.
+        Only an owner sets another person's. Raises NotAllowed after too many wrong ones.
         """
         target = self._actor.user_id if user_id is None else user_id
         if target != self._actor.user_id:
             self._actor.must_own()
         user = users.get_user(self._store, actor=self._actor, id=target)
         hasher = Passwords()
-        if current is not None and user.password_hash and not hasher.check(current, user.password_hash):
-            raise InvalidInput("The current password is wrong.", "Type it again.", field="current")
+        if current is not None and user.password_hash:
+            self._must_be_current(user, current, hasher)
         hashed = hasher.hash(passwords.clean_password(password))
         with self._store.write():
             users.set_user(self._store, actor=self._actor, id=target, password_hash=hashed)
             self.note("set a password", user.username)
+        if user.password_hash:
+            self._sessions().links.forget(target)
+
+    def _must_be_current(self, user: User, current: str, hasher: Passwords) -> None:
+        tries, name = self._context.password_tries, user.username.casefold()
+        wait_s = tries.take(name)
+        if wait_s:
+            minutes = max(1, round(wait_s / 60))
+            raise NotAllowed("Too many wrong passwords.", f"Wait {minutes} min and try again.")
+        if not hasher.check(current, user.password_hash):
+            self.note("was refused", "another password")
+            raise InvalidInput("The current password is wrong.", "Type it again.", field="current")
+        tries.forget(name)
+
+    def new_link(self, user_id: int) -> str:
+        """A token that lets the person in once, within a day.
+
+        Raises Conflict for one who is locked out.
+        """
+        self._actor.must_own()
+        user = users.get_user(self._store, actor=self._actor, id=user_id)
+        if not user.active:
+            raise Conflict(f"{user.username} is locked out.", "Let them in again first.")
+        token = self._sessions().new_token(user_id)
+        logs.redact.learn([token])
+        self.note("made a link for somebody", user.username)
+        return token
 
     def ensure_owner_password(self) -> str | None:
         """A new password of the owner, told this once; None when an owner has one."""
@@ -176,11 +212,18 @@ class People:
         return _person(user)
 
     def set_active(self, user_id: int, active: bool) -> Person:
-        """The person, locked out or let in again; raises Conflict for the first owner."""
+        """The person, locked out or let in again; raises Conflict for the first owner.
+
+        What a locked person has running or waiting is paused, or cancelled where it
+        cannot be.
+        """
         _not_the_machines(user_id, active)
         with self._store.write():
             user = users.set_user(self._store, actor=self._actor, id=user_id, active=active)
             self.note("let somebody in again" if active else "locked somebody out", user.username)
+            if not active:
+                queue.set_aside(self._store, user_id=user_id)
+        self._context.wake()
         return _person(user)
 
     def remove(self, user_id: int) -> None:
@@ -201,24 +244,26 @@ class People:
             self._context.keeper.purge_soon()
 
     def _remove_work(self, user_id: int) -> None:
-        """Deletes a person's trainings, sets, LoRAs and pictures, with their files."""
+        """Deletes a person's trainings, sets, LoRAs, pictures, jobs and uploads, files too."""
         context = self._context
-        jobs = Jobs(context)
-        jobs.stop([j.id for j in jobs.list(states=WAITING, limit=1000) if j.user_id == user_id])
-        training, datasets, models = Training(context), Datasets(context), Models(context)
-        for run in training.runs(limit=100_000):
-            if run.user_id == user_id:
-                training.delete(run.id)
-        for dataset in datasets.list():
-            if dataset.user_id == user_id:
-                datasets.delete(dataset.id)
-        for adapter in models.adapters():
-            if adapter.user_id == user_id:
-                models.delete(adapter.id)
-        theirs = Library(replace(context, actor=Actor(user_id, "editor")))
-        while found := [item.id for item in theirs.items(limit=1000) if item.user_id == user_id]:
-            theirs.delete(found)
-        theirs.purge()
+
+        def theirs(table: Literal["datasets", "jobs", "runs", "models", "items"]) -> builtins.list[int]:
+            return users.list_belongings(self._store, actor=self._actor, id=user_id, table=table)
+
+        work, training, library = Jobs(context), Training(context), Library(context)
+        work.stop([job.id for job in jobs.list_unfinished(self._store, user_id=user_id)])
+        for run_id in theirs("runs"):
+            training.delete(run_id)
+        for dataset_id in theirs("datasets"):
+            Datasets(context).delete(dataset_id)
+        for adapter_id in theirs("models"):
+            Models(context).erase(adapter_id)
+        drawn = theirs("items")
+        library.delete(drawn)
+        library.purge(drawn)
+        work.delete(theirs("jobs"))
+        for upload in context.workspace.uploads.glob(f"{user_id}-*"):
+            shutil.rmtree(upload)
 
     def share(self, user_id: int, kind: ShareKind, object_id: int = 0) -> None:
         """Lets a person see a character with all that hangs on it, a data set, or all."""
@@ -228,13 +273,27 @@ class People:
             )
             self.note("shared", self._said(user_id, kind, object_id))
 
-    def unshare(self, user_id: int, kind: ShareKind, object_id: int = 0) -> None:
-        """Takes it back."""
+    def unshare(
+        self, user_id: int, kind: ShareKind, object_id: int = 0, *, by_user_id: int | None = None
+    ) -> None:
+        """Takes it back, and stops the person's jobs on it.
+
+        Of 'all' one's own, or what `by_user_id` shared.
+        """
         with self._store.write():
             shares.delete_share(
-                self._store, actor=self._actor, user_id=user_id, kind=kind, object_id=object_id
-            )
+                self._store, actor=self._actor, user_id=user_id, kind=kind, object_id=object_id,
+                by_user_id=by_user_id,
+            )  # fmt: skip
             self.note("stopped sharing", self._said(user_id, kind, object_id))
+        for job in jobs.list_unfinished(self._store, user_id=user_id):
+            try:
+                queue.must_still_be_allowed(self._store, job)
+            except NotAllowed:
+                continue  # locked out or a viewer: it does not start as it is
+            except NotFound:
+                endings.cancel(self._store, workspace=self._context.workspace, actor=queue.SYSTEM, job_id=job.id)
+        self._context.wake()
 
     def shares(self, *, user_id: int | None = None) -> Sequence[Share]:
         """What is shared, with one person or with all."""

@@ -1,4 +1,4 @@
-"""Keys for outside services that the owner entered for good."""
+"""Keys for outside services that an owner entered for good, for the whole studio."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from masuka.config import SECRET_NAMES
 from masuka.errors import InvalidInput, NotFound
 from masuka.hosting import keys as services
+from masuka.requests.actor import Actor
 from masuka.requests.text import without_control
 from masuka.store import settings as rows
+from masuka.store.users import OWNER_ID
 from masuka.studio.context import Context
 
 BASE_URL = "OPENAI_BASE_URL"
+WITH_ADDRESS = "OPENAI_API_KEY"
+"""The key that belongs to an address of its own."""
+_STUDIO = Actor(user_id=OWNER_ID)
+"""Whichever owner enters a key, it is kept here, where jobs and the link find it."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,9 @@ class Preferences:
     def set_key(self, name: str, value: str, *, base_url: str | None = None) -> None:
         """Keeps an outside service's key, encrypted; an empty value forgets it.
 
-        `base_url` is the address of a service that speaks OpenAI's language. Raises
-        InvalidInput for what does not look like a key of that service.
+        `base_url` is the address of a service that speaks OpenAI's language; a new one
+        needs its key again. Raises InvalidInput for what does not look like a key of that
+        service, or for an address where the environment gives the key.
         """
         self._context.actor.must_own()
         if name not in SECRET_NAMES:
@@ -45,24 +52,30 @@ class Preferences:
                 f"There is no key named {name!r}.", f"Known are: {', '.join(SECRET_NAMES)}.", field="name"
             )
         value = without_control(value).strip()
-        store, actor = self._context.store, self._context.actor
+        store = self._context.store
         address = self.base_url() if base_url is None else services.clean_base_url(base_url)
         if value and name in services.SERVICES:
             services.must_look_right(name, value, base_url=address)
-        if name == "OPENAI_API_KEY" and base_url is not None:
-            rows.set_setting(store, actor=actor, key=BASE_URL, value=address)
+        if name == WITH_ADDRESS and base_url is not None:
+            if self._is_given and address != self.base_url():
+                raise InvalidInput(
+                    "The key of the environment is sent to the environment's address alone.",
+                    "Set OPENAI_BASE_URL there, or remove OPENAI_API_KEY from it.", field="base_url",
+                )  # fmt: skip
+            rows.set_setting(store, actor=_STUDIO, key=BASE_URL, value=address)
         if value:
-            rows.set_setting(store, actor=actor, key=name, value=value, encrypted=True)
+            rows.set_setting(store, actor=_STUDIO, key=name, value=value, encrypted=True)
         else:
-            rows.delete_setting(store, actor=actor, key=name)
+            rows.delete_setting(store, actor=_STUDIO, key=name)
 
     def keys(self) -> dict[str, str]:
         """Where each known key comes from: environment, stored, enter again or ''."""
         return {key.name: key.source for key in self.list_keys()}
 
     def list_keys(self) -> list[Key]:
-        """Every known key, with the end of those that are there."""
-        stored = {s.key: s for s in rows.list_settings(self._context.store, actor=self._context.actor)}
+        """Every known key, with the end of those that are there; an owner's to see."""
+        self._context.actor.must_own()
+        stored = {s.key: s for s in rows.list_settings(self._context.store, actor=_STUDIO)}
         given = self._context.settings.secrets
         found = []
         for name in SECRET_NAMES:
@@ -78,9 +91,14 @@ class Preferences:
         return found
 
     def base_url(self) -> str:
-        """The address of the service that speaks OpenAI's language; '' is OpenAI."""
+        """The address of the service that speaks OpenAI's language; '' is OpenAI.
+
+        Key and address belong together: the environment's key is sent to its address.
+        """
+        if self._is_given:
+            return self._context.settings.openai_base_url.rstrip("/")
         try:
-            stored = rows.get_setting(self._context.store, actor=self._context.actor, key=BASE_URL).value
+            stored = rows.get_setting(self._context.store, actor=_STUDIO, key=BASE_URL).value
         except NotFound:
             stored = ""
         return stored or self._context.settings.openai_base_url
@@ -97,7 +115,7 @@ class Preferences:
         value = self._context.settings.secrets.get(name) or self._stored(name)
         if name in services.BY_PROGRAM:
             # Loads the tunnels' libraries, which nothing else here needs.
-            from masuka.hosting.sharing import prove_ngrok
+            from masuka.hosting.ways import prove_ngrok
 
             services.must_look_right(name, value)
             prove_ngrok(self._context.settings, value)
@@ -105,8 +123,13 @@ class Preferences:
             services.must_be_accepted(name, value, base_url=self.base_url(), bases=bases)
         return f"{services.SERVICES[name].title} accepts the key."
 
+    @property
+    def _is_given(self) -> bool:
+        """Whether the environment gives the key that belongs to an address."""
+        return WITH_ADDRESS in self._context.settings.secrets
+
     def _stored(self, name: str) -> str:
-        setting = rows.get_setting(self._context.store, actor=self._context.actor, key=name)
+        setting = rows.get_setting(self._context.store, actor=_STUDIO, key=name)
         if setting.needs_reentry:
             raise NotFound("This key can no longer be read on this machine.", "Enter it again.")
         return setting.value

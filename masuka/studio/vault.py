@@ -114,7 +114,7 @@ def open_keeper(store: Store, settings: Settings, opening: Opening, *, app: bool
     if store.path != database_file(settings.workspace):
         store.notices.append("While the database is out of reach, nothing is saved to the vault.")
         return None
-    keeper = Keeper(store, settings)
+    keeper = Keeper(store, settings, fresh=opening.fresh)
     keeper.start(eager=app)
     places = [settings.vault, settings.vault.parent]
     if app:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from masuka.requests import params
 from masuka.requests.datasets import CreateDataset, EditCaptions
+from masuka.requests.text import id_in
 from masuka.store.datasets import Dataset
 from masuka.store.pictures import Picture
 from masuka.studio import Studio
@@ -154,9 +155,9 @@ def on_create(studio: Studio, payload: Payload, view: View) -> Outcome:
     """A new set, and its character where a new one is wanted."""
     values = values_of(payload)
     wanted = CreateDataset.parse({k: v for k, v in values.items() if k != "character_id"})
-    chosen = str(values.get("character_id", ""))
-    if chosen.isdigit():
-        character_id = studio.characters.get(int(chosen)).id
+    chosen = id_in(values.get("character_id"))
+    if chosen is not None:
+        character_id = studio.characters.get(chosen).id
     else:
         character_id = studio.characters.create(
             name=wanted.name, trigger_word=wanted.trigger_word, class_word=wanted.class_word

@@ -17,7 +17,7 @@ def draw_health(studio: Studio, view: View) -> str:
     """Everything that was looked at, the bad first, each with what to do; the owner's."""
     if studio.actor.role != "owner":
         return ""
-    found = sorted(examine(studio.settings), key=lambda finding: _ORDER.index(finding.state))
+    found = sorted(examine(studio.settings, serving=True), key=lambda finding: _ORDER.index(finding.state))
     worst = found[0].state
     problems = "".join(_row(finding) for finding in found if finding.state != "good")
     well = [f'<p class="hint" data-finding="{esc(f.name)}">{esc(f.text)}</p>' for f in found if f.state == "good"]

@@ -122,7 +122,9 @@ def draw_machine(studio: Studio, view: View) -> str:
         ("Vault", saved_words(studio)),
         ("Cores", str(machine.cpu_count)),
     ]
-    notices = "".join(f'<div class="notice warn"><p>{esc(n)}</p></div>' for n in studio.notices)
+    # They name folders of the machine, and only its owner can do something about them.
+    told = studio.notices if studio.actor.role == "owner" else []
+    notices = "".join(f'<div class="notice warn"><p>{esc(n)}</p></div>' for n in told)
     return card(facts(rows) + notices, title="This machine")
 
 

@@ -21,6 +21,7 @@ import gradio as gr
 
 from masuka.errors import Cancelled, InvalidInput, MasukaError, NotAllowed, NotFound, StoreError
 from masuka.requests import Actor
+from masuka.requests.text import id_in
 from masuka.studio import Studio
 from masuka.ui import roles
 from masuka.ui.markup import attributes
@@ -276,7 +277,7 @@ def ids_of(payload: Payload, name: str = "ids") -> list[int]:
     """The chosen ids of a payload; raises InvalidInput when there are none."""
     given = payload.get(name, [])
     values = given if isinstance(given, list) else [given]
-    ids = [int(v) for v in values if str(v).isascii() and str(v).isdigit()]
+    ids = [id for v in values if (id := id_in(v)) is not None]
     if not ids or len(ids) != len(values):
         raise InvalidInput("Nothing is selected.", "Choose one or more first.")
     return ids

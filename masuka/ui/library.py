@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from masuka.errors import InvalidInput
 from masuka.store.characters import Character
 from masuka.store.jobs import Job
 from masuka.store.models import Model
@@ -29,6 +30,8 @@ from masuka.ui.words import gib, moment, plural
 
 SECTIONS = (("pictures", "Pictures"), ("characters", "Characters"), ("models", "Models"), ("queue", "Queue"))
 JOBS_SHOWN = 60
+MOST_EXPORTED = 2000
+"""Pictures in one zip; their numbers must fit into an address."""
 
 
 def draw_head(studio: Studio, view: View) -> str:
@@ -105,7 +108,9 @@ def on_delete_jobs(studio: Studio, payload: Payload, view: View) -> Outcome:
 
 def on_export(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The address of a zip of the chosen pictures; the page fetches it."""
-    ids = ids_of(payload)
+    ids = list(dict.fromkeys(ids_of(payload)))
+    if len(ids) > MOST_EXPORTED:
+        raise InvalidInput(f"{len(ids):,} pictures are chosen.", f"Choose at most {MOST_EXPORTED:,}.")
     for item_id in ids:
         studio.library.get(item_id)
     return Outcome(fetch="download/items?ids=" + ",".join(map(str, ids)))

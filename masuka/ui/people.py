@@ -5,6 +5,7 @@ from __future__ import annotations
 from masuka.errors import InvalidInput, NotFound
 from masuka.requests.base import params
 from masuka.requests.people import InvitePerson
+from masuka.requests.text import id_in
 from masuka.store.invites import Invite
 from masuka.store.users import OWNER_ID
 from masuka.studio import Studio
@@ -161,9 +162,12 @@ def on_remove(studio: Studio, payload: Payload, view: View) -> Outcome:
 
 
 def on_share_all(studio: Studio, payload: Payload, view: View) -> Outcome:
-    """The person sees everything of the owner who asks, or no longer does."""
-    act = studio.people.share if payload.get("on") is True else studio.people.unshare
-    act(id_of(payload), "all")
+    """The person sees everything of the owner who asks, or no longer does; or of `by`."""
+    if payload.get("on") is True:
+        studio.people.share(id_of(payload), "all")
+    else:
+        by = id_of(payload, "by") if "by" in payload else None
+        studio.people.unshare(id_of(payload), "all", by_user_id=by)
     return Outcome("Shared." if payload.get("on") is True else "Not shared any more.")
 
 
@@ -228,6 +232,10 @@ def _for_others(studio: Studio, person: Person) -> list[str]:
     label = "Stop sharing everything" if everything else "Share everything of mine"
     sharing = [] if person.role == "owner" else [button(label, "settings-share-all", id=person.id, on=not everything)]
     sharing += [
+        button(f"Stop sharing everything of {_name(studio, s.by_user_id)}", "settings-share-all", id=person.id, by=s.by_user_id)
+        for s in shares if s.kind == "all" and s.by_user_id != studio.actor.user_id
+    ]  # fmt: skip
+    sharing += [
         button(f"Stop sharing {_character(studio, s.object_id)}", "settings-unshare", id=person.id, character=s.object_id)
         for s in shares if s.kind == "character"
     ]  # fmt: skip
@@ -257,6 +265,10 @@ def _character(studio: Studio, character_id: int) -> str:
         return studio.characters.get(character_id).name
     except NotFound:
         return f"character {character_id}"
+
+
+def _name(studio: Studio, user_id: int) -> str:
+    return next((p.username for p in studio.people.list() if p.id == user_id), f"person {user_id}")
 
 
 def _invite(studio: Studio, invite: Invite) -> str:
@@ -297,7 +309,7 @@ def _secret(name: str, label: str, kind: str, help_text: str = "") -> str:
 
 
 def _is_box(name: str) -> bool:
-    return name.startswith("character-") and name[10:].isascii() and name[10:].isdigit()
+    return name.startswith("character-") and id_in(name[10:]) is not None
 
 
 REGIONS = (

@@ -36,7 +36,7 @@ QUIET = frozenset({"images-star", "datasets-caption", "datasets-many"}) | frozen
 )  # fmt: skip
 """Actions without a line in the history: small ones that are undone as easily, and those
 about people, which write their own."""
-_BUTTON = re.compile(r'<button type="button"[^>]* data-do="([a-z-]+)"[^>]*>[^<]*</button>')
+_BUTTON = re.compile(r'<button type="button"[^>]* data-do="([a-z-]+)"[^>]*>(?:(?!</button>).)*</button>', re.DOTALL)
 
 
 def needed_for(action: str) -> Role:
@@ -64,8 +64,7 @@ def must_be_allowed(action: str, actor: Actor) -> None:
 def without_forbidden(body: str, actor: Actor) -> str:
     """The region's HTML without buttons of actions that are not for this person.
 
-    Every button comes from `markup.button`, which escapes what stands in it: no '<' or '>'
-    is inside one.
+    What is typed by people is escaped in it, so that no '<' or '>' of theirs is inside.
     """
     if actor.role == "owner":
         return body

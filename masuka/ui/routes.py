@@ -6,27 +6,29 @@ checks whose they are; content types are fixed; nothing here takes a path from o
 
 from __future__ import annotations
 
-import functools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from masuka.errors import InvalidInput, MasukaError, NotAllowed, NotFound
 from masuka.hosting import diagnostics
 from masuka.requests import Actor
-from masuka.requests.text import clean_filename
+from masuka.requests.text import clean_filename, id_in
 from masuka.studio import Studio
-from masuka.ui import uploads
+from masuka.ui import roles, uploads
 from masuka.ui.datasets import more_pictures, side_of_picture
 from masuka.ui.images import more_items, side_of_item
 from masuka.ui.kit import note
+from masuka.ui.library import MOST_EXPORTED
 from masuka.ui.markup import THIS_RUN, VERSION_DIGITS, address
 
 log = logging.getLogger(__name__)
@@ -37,24 +39,38 @@ _A_DAY = "private, max-age=86400, immutable"
 _ASK_FIRST = "private, no-cache"
 """Ids come again in another workspace or after a restore, so a picture is never good for ever."""
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
-_MOST_EXPORTED = 2000
 Handler = Callable[[Studio, Request], Awaitable[Response]]
+
+
+class _Id(Convertor[int]):
+    """As many digits as every id of the database has; a longer number is no address of ours."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("id", _Id())
 
 
 def routes(studio: Studio) -> list[Route]:
     """Every route of ours, bound to the open studio."""
     table: list[tuple[str, Handler, list[str]]] = [
-        ("/media/{kind}/{id:int}", media, ["GET"]),
+        ("/media/{kind}/{id:id}", media, ["GET"]),
         ("/drawing/{name}", drawing, ["GET"]),
-        ("/fragment/item/{id:int}", fragment_item, ["GET"]),
-        ("/fragment/picture/{id:int}", fragment_picture, ["GET"]),
+        ("/fragment/item/{id:id}", fragment_item, ["GET"]),
+        ("/fragment/picture/{id:id}", fragment_picture, ["GET"]),
         ("/fragment/items", fragment_items, ["GET"]),
-        ("/fragment/pictures/{id:int}", fragment_pictures, ["GET"]),
-        ("/upload/{batch}/{index:int}", upload, ["PUT"]),
-        ("/download/item/{id:int}", download_item, ["GET"]),
+        ("/fragment/pictures/{id:id}", fragment_pictures, ["GET"]),
+        ("/upload/{batch}/{index:id}", upload, ["PUT"]),
+        ("/download/item/{id:id}", download_item, ["GET"]),
         ("/download/items", download_items, ["GET"]),
-        ("/download/dataset/{id:int}", download_dataset, ["GET"]),
-        ("/download/adapter/{id:int}", download_adapter, ["GET"]),
+        ("/download/dataset/{id:id}", download_dataset, ["GET"]),
+        ("/download/adapter/{id:id}", download_adapter, ["GET"]),
         ("/download/diagnostics", download_diagnostics, ["GET"]),
     ]
     table += [(f"/{name}/{{rest:path}}", nothing, ["GET", "PUT"]) for name in OWN]
@@ -85,39 +101,37 @@ async def nothing(studio: Studio, request: Request) -> Response:
 
 async def fragment_item(studio: Studio, request: Request) -> Response:
     """The viewer's side for an item."""
-    return HTMLResponse(await run_in_threadpool(side_of_item, studio, request.path_params["id"]), 200, _FRESH)
+    return _piece(studio, await run_in_threadpool(side_of_item, studio, request.path_params["id"]))
 
 
 async def fragment_picture(studio: Studio, request: Request) -> Response:
     """The viewer's side for a picture of a data set."""
-    return HTMLResponse(
-        await run_in_threadpool(side_of_picture, studio, request.path_params["id"]), 200, _FRESH
-    )
+    return _piece(studio, await run_in_threadpool(side_of_picture, studio, request.path_params["id"]))
 
 
 async def fragment_items(studio: Studio, request: Request) -> Response:
     """The next page of items; the address of the one after it is in `x-next`."""
     query = request.query_params
     character, starred, text, pick = (
-        _number(query.get("character")),
+        id_in(query.get("character")),
         query.get("star"),
         query.get("q"),
         query.get("pick"),
     )
     tiles, following = await run_in_threadpool(
-        more_items, studio, before_id=_number(query.get("before")) or 0, character_id=character,
+        more_items, studio, before_id=id_in(query.get("before")) or 0, character_id=character,
         starred=True if starred == "1" else None, query=(text or "")[:200], selectable=pick == "1",
     )  # fmt: skip
     known = {"character": character or "", "star": starred or "", "q": text or "", "pick": pick or ""}
     after = "" if following is None else "fragment/items" + address(before=following, **known)
-    return HTMLResponse(tiles, 200, {**_FRESH, "x-next": after})
+    return _piece(studio, tiles, after)
 
 
 async def fragment_pictures(studio: Studio, request: Request) -> Response:
     """The next page of a set's pictures; `x-next` is the address of the one after."""
-    after_id = _number(request.query_params.get("after")) or 0
+    after_id = id_in(request.query_params.get("after")) or 0
     tiles, following = await run_in_threadpool(more_pictures, studio, request.path_params["id"], after_id)
-    return HTMLResponse(tiles, 200, {**_FRESH, "x-next": following})
+    return _piece(studio, tiles, following)
 
 
 async def upload(studio: Studio, request: Request) -> Response:
@@ -137,20 +151,19 @@ async def download_item(studio: Studio, request: Request) -> Response:
 
 async def download_items(studio: Studio, request: Request) -> Response:
     """A zip of the chosen pictures."""
-    ids = [n for part in request.query_params.get("ids", "").split(",") if (n := _number(part))]
-    if not 0 < len(ids) <= _MOST_EXPORTED:
-        raise InvalidInput("Nothing is selected.", f"Choose 1 to {_MOST_EXPORTED:,} pictures.")
-    to = _passing_file(studio, ".zip")
-    return _passing(await run_in_threadpool(studio.library.export, ids, to), "masuka-pictures.zip")
+    given = request.query_params.get("ids", "").split(",")
+    ids = list(dict.fromkeys(id for part in given if (id := id_in(part)) is not None))
+    if not 0 < len(ids) <= MOST_EXPORTED:
+        raise InvalidInput("Nothing is selected.", f"Choose 1 to {MOST_EXPORTED:,} pictures.")
+    make = partial(studio.library.export, ids, left_bytes=uploads.ROOM_LEFT_BYTES)
+    return await _passing(studio, make, "masuka-pictures.zip")
 
 
 async def download_dataset(studio: Studio, request: Request) -> Response:
     """A zip of the data set: pictures, captions and a side-car."""
     dataset = await run_in_threadpool(studio.datasets.get, request.path_params["id"])
-    to = _passing_file(studio, ".zip")
-    return _passing(
-        await run_in_threadpool(studio.datasets.export, dataset.id, to), clean_filename(f"{dataset.name}.zip")
-    )
+    make = partial(studio.datasets.export, dataset.id, left_bytes=uploads.ROOM_LEFT_BYTES)
+    return await _passing(studio, make, clean_filename(f"{dataset.name}.zip"))
 
 
 async def download_adapter(studio: Studio, request: Request) -> Response:
@@ -165,14 +178,18 @@ async def download_adapter(studio: Studio, request: Request) -> Response:
 async def download_diagnostics(studio: Studio, request: Request) -> Response:
     """The diagnostics bundle, without keys, pictures and prompts."""
     studio.actor.must_own()
-    to = _passing_file(studio, ".zip")
-    make = functools.partial(diagnostics.bundle, studio.settings, to, jobs=studio.jobs.list(limit=50))
-    return _passing(await run_in_threadpool(make), "masuka-diagnostics.zip")
+    make = partial(diagnostics.bundle, studio.settings, jobs=studio.jobs.list(limit=50))
+    return await _passing(studio, make, "masuka-diagnostics.zip")
 
 
 _FRESH = {"cache-control": "no-store"}
 _SANDBOX = {"content-security-policy": "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"}
 """Opened as a page of its own, a file can run and fetch nothing."""
+
+
+def _piece(studio: Studio, body: str, following: str = "") -> HTMLResponse:
+    """A piece of the page for this person; `following` is the address of the next one."""
+    return HTMLResponse(roles.without_forbidden(body, studio.actor), 200, {**_FRESH, "x-next": following})
 
 
 def _bound(studio: Studio, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -224,18 +241,26 @@ def _is_version(studio: Studio, request: Request) -> bool:
     return bool(kind == "item" and version == THIS_RUN)
 
 
-def _passing_file(studio: Studio, suffix: str) -> Path:
-    """A new name for a file that is sent once and then deleted."""
-    folder = studio.workspace.uploads / "outgoing"
+class _Passing(FileResponse):
+    """A file that is sent once and then deleted, however that ended.
+
+    A background task is passed over where a part is asked for that is not there.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            Path(self.path).unlink(missing_ok=True)
+
+
+async def _passing(studio: Studio, make: Callable[[Path], Path], name: str) -> _Passing:
+    """The zip that `make` writes to the path it is given."""
+    folder = studio.workspace.uploads / uploads.OUTGOING
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{secrets.token_hex(16)}{suffix}"
-
-
-def _passing(file: Path, name: str) -> FileResponse:
-    return FileResponse(
-        file, filename=name, headers=_FRESH, background=BackgroundTask(file.unlink, missing_ok=True)
-    )
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else None
+    to = folder / f"{secrets.token_hex(16)}.zip"
+    try:
+        return _Passing(await run_in_threadpool(make, to), filename=name, headers=_FRESH)
+    except BaseException:
+        to.unlink(missing_ok=True)
+        raise

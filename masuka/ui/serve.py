@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from masuka.studio import Studio
 
 OWNER_ID = 1
+NOT_KEPT = "Not everything is in the vault yet. Send the rest before this machine goes: masuka vault save"
 
 
 @dataclass
@@ -55,11 +56,14 @@ class Served:
     def sessions(self) -> Sessions:
         return self.door.sessions
 
-    def close(self) -> None:
-        """Stops answering; running jobs live on and are adopted at the next start."""
+    def close(self) -> bool:
+        """Whether everything is in the vault, once nothing is answered any more.
+
+        Running jobs live on and are adopted at the next start.
+        """
         self.sharing.stop()
         self.page.close(verbose=False)
-        self.studio.close()
+        return self.studio.close()
 
 
 def serve(settings: Settings) -> Served:
@@ -107,7 +111,8 @@ def wait(served: Served) -> None:
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     with contextlib.suppress(KeyboardInterrupt):
         ended.wait()
-    served.close()
+    if not served.close():
+        print(NOT_KEPT, flush=True)  # noqa: T201 - whoever ends the app must know
 
 
 def show(served: Served, settings: Settings) -> None:
@@ -138,10 +143,14 @@ def entrance(folder: Path, link: str) -> Path:
 def _door(studio: Studio, settings: Settings) -> Door:
     """The door of this studio, under the names that the settings and the host give it."""
     host = detect()
+    names = (*settings.allowed_hosts, *host.host_names)
     return Door(
         sessions=Sessions(studio.store, settings.workspace.secrets),
-        accounts=Accounts(studio.store, registration=settings.allow_registration),
-        hosts=Door.host_names(settings.host, (*settings.allowed_hosts, *host.host_names)),
+        accounts=Accounts(
+            studio.store, per_name=studio.people.password_tries, registration=settings.allow_registration
+        ),
+        hosts=Door.host_names(settings.host, names),
+        proxied=frozenset(name.lower() for name in names),
         proxies=wire.networks(settings.trusted_proxies),
         framed_by=" ".join(host.framed_by),
         starting=True,

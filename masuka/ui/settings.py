@@ -38,12 +38,12 @@ TAB = Tab(
             *storage.REGIONS,
             *health.REGIONS,
             *keys.REGIONS,
-            Region("pocket", draw_pocket, live=False),
         ),
         (
             *people.REGIONS,
             *links.REGIONS,
             Region("help", draw_help, live=False),
+            Region("pocket", draw_pocket, live=False),
         ),
     ),
     actions={**keys.ACTIONS, **links.ACTIONS, **people.ACTIONS, **storage.ACTIONS},

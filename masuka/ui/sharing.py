@@ -11,8 +11,9 @@ from masuka.config import Settings
 from masuka.errors import NotAllowed, NotFound
 from masuka.hosting.addresses import Addresses
 from masuka.hosting.runtime import Runtime
-from masuka.hosting.sharing import Rules, Sharing, opens_by_itself, ways
+from masuka.hosting.sharing import Rules, Sharing
 from masuka.hosting.tunnels.budget import Budget
+from masuka.hosting.ways import opens_by_itself, ways
 from masuka.jobs.secrets import stored_secrets
 from masuka.requests import Actor
 from masuka.store import settings as rows

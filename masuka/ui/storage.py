@@ -33,9 +33,10 @@ def saved_words(studio: Studio) -> str:
     if status.state == "unreachable":
         return f"Not saved since {moment(status.saved_at or status.written_at) or _NEVER}"
     if status.forked:
-        return "Two branches: choose one"
-    if status.saved_at and status.saved_at >= status.written_at:
-        return f"Saved {moment(status.saved_at)}"
+        return "Another studio is in the vault: choose one" if status.apart else "Two branches: choose one"
+    waiting = f", {plural(status.files, 'file')} waiting" if status.files else ""
+    if status.saved_at and status.sure:
+        return f"Saved {moment(status.saved_at)}{waiting}"
     if status.written_at:
         return f"Written {moment(status.written_at)}, not confirmed"
     return "Not saved yet"
@@ -59,7 +60,7 @@ def draw_vault(studio: Studio, view: View) -> str:
     rows = [
         ("Folder", f"<code>{esc(status.folder)}</code>"),
         ("Last confirmed save", moment(status.saved_at) or _NEVER),
-        ("Written, not confirmed", moment(status.written_at) if status.written_at > status.saved_at else ""),
+        ("Written, not confirmed", "" if status.sure else moment(status.written_at)),
         ("Changed since", moment(status.unsaved_since_at)),
         ("On their way there", f"{plural(status.files, 'file')}, {gib(status.bytes / 2**30)}" if status.files else ""),
         ("On their way back", plural(status.missing, "file") if status.missing else ""),
@@ -114,7 +115,7 @@ def draw_backups(studio: Studio, view: View) -> str:
 def on_save_now(studio: Studio, payload: Payload, view: View) -> Outcome:
     """A save of the database; files follow in the background."""
     status = studio.vault.save(files=False, timeout_s=30)
-    if status.saved_at >= status.written_at:
+    if status.sure:
         return Outcome("Saved.")
     return Outcome("Written to the vault. It is confirmed when it has arrived.")
 
@@ -143,6 +144,9 @@ def _branches(status: Status) -> str:
         return '<div class="notice"><p>Another branch is chosen. It opens at the next start of MASUKA.</p></div>'
     if not status.forked:
         return ""
+    if status.apart:
+        apart = "The vault goes on from elsewhere than what is open here. Choose what to go on with; nothing is lost."
+        return f'<div class="notice warn"><p>{apart}</p></div><div class="list bare">{"".join(map(_branch, status.branches))}</div>'
     text = (
         '<div class="notice warn"><p>Two machines saved here without knowing of each other. Both branches are kept '
         "whole. Choose the one to go on with; the other stays in the vault.</p></div>"

@@ -16,7 +16,10 @@ LARGEST_BYTES = 2 * 2**30
 """Of one file; a picture's own, smaller limit is the intake's to enforce."""
 MOST_FILES = 2000
 STALE_S = 24 * 3600
-_ROOM_LEFT_BYTES = 2**30
+ROOM_LEFT_BYTES = 2**30
+"""No upload and no download fills the disk further."""
+OUTGOING = "outgoing"
+"""Where files are made that are sent once."""
 _NOT_DONE = (*UNFINISHED, "failed", "cancelled")
 
 
@@ -50,7 +53,7 @@ async def receive(studio: Studio, batch: str, index: int, name: str, body: Async
                     raise InvalidInput(
                         "The file is larger than 2 GiB.", "Split it, or put it on the machine."
                     )
-                if shutil.disk_usage(folder).free < _ROOM_LEFT_BYTES:
+                if shutil.disk_usage(folder).free < ROOM_LEFT_BYTES:
                     raise OutOfDisk("The disk is nearly full.", "Free some space and try again.")
                 out.write(chunk)
     except BaseException:
@@ -62,9 +65,12 @@ async def receive(studio: Studio, batch: str, index: int, name: str, body: Async
 def sweep(studio: Studio) -> int:
     """How many uploads were forgotten because nobody took them in for a day.
 
-    One that a job names stays until that job is done: what failed can be tried again.
+    One that a job names stays until that job is done: what failed can be tried again. To be
+    called at the start: what was being sent before is deleted.
     """
     uploads = studio.workspace.uploads
+    if (uploads / OUTGOING).exists():
+        shutil.rmtree(uploads / OUTGOING)
     old = [f for f in uploads.iterdir() if f.is_dir() and time.time() - f.stat().st_mtime > STALE_S]
     needed = _needed(studio) if old else frozenset()
     forgotten = [f for f in old if f.resolve() not in needed or not any(p.is_file() for p in f.rglob("*"))]

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from masuka.requests.text import without_control
+from masuka.requests.text import id_in, without_control
 
 TABS = ("home", "datasets", "training", "images", "library", "settings")
 SECTIONS = ("", "pictures", "characters", "models", "queue")
@@ -57,16 +57,11 @@ class View:
             look=look if isinstance(look := given.get("look"), int) else 0,
             since=since if isinstance(since := given.get("since"), int) else -1,
             sums={str(k): str(v) for k, v in sums.items()} if isinstance(sums, dict) else {},
-            **{name: _id(given.get(name)) for name in _IDS},
+            **{name: id_in(given.get(name)) for name in _IDS},
         )
 
 
 _IDS = ("character", "dataset", "run", "adapter", "item", "until")
-
-
-def _id(value: Any) -> int | None:
-    text = str(value) if value is not None else ""
-    return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 16 else None
 
 
 def _text(value: Any, longest: int) -> str:

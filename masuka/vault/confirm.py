@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,15 @@ from masuka.errors import AccessDenied, RemoteUnavailable
 
 DRIVE = "https://www.googleapis.com"
 TIMEOUT_S = 10.0
+SETTLED_S = 600.0
+"""How long a mounted Drive may need to upload what nobody can ask about."""
 MOUNTS = Path("/proc/self/mountinfo")
+LOCAL = frozenset(
+    ["ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "overlay", "tmpfs", "vfat", "exfat", "ntfs3", "apfs", "hfsplus"]
+)
+"""File systems of Linux whose files are where they are read from; no other one is believed."""
+CLOUDS = re.compile(r"(CloudStorage|Mobile Documents|Dropbox|OneDrive|iCloud ?Drive|Google ?Drive|Box Sync|pCloud)\b", re.I)
+"""Folders of an ordinary disk that a program uploads when it likes."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,9 @@ class Sent:
 class Confirm(Protocol):
     """How it is known that a save has arrived."""
 
+    at_once: bool
+    """Whether what reads back has arrived."""
+
     @property
     def can_tell(self) -> bool:
         """Whether it can be known at all; else what is written stays unconfirmed."""
@@ -47,7 +59,7 @@ class ReadBack:
     """For a folder that is what it reads as, or a mount that nobody can ask about."""
 
     def __init__(self, *, can_tell: bool) -> None:
-        self.can_tell = can_tell
+        self.can_tell = self.at_once = can_tell
 
     def arrived(self, sent: Sequence[Sent]) -> bool:
         """Whether reading back, which was done already, is proof."""
@@ -61,6 +73,7 @@ class DriveChecksums:
     """
 
     can_tell = True
+    at_once = False
 
     def __init__(self, token: Callable[[], str], *, base_url: str = DRIVE) -> None:
         if not base_url.startswith(("https://", "http://127.0.0.1:")):
@@ -105,6 +118,8 @@ class LentToken:
     The app is no notebook's kernel, but a kernel may lend it a token and renew it.
     """
 
+    at_once = False
+
     def __init__(self, file: Path, *, base_url: str = DRIVE) -> None:
         self._file = file
         self._drive = DriveChecksums(lambda: file.read_text(encoding="ascii").strip(), base_url=base_url)
@@ -129,16 +144,21 @@ def lend_token(file: Path, token: str) -> Path:
 
 
 def for_folder(folder: Path, token_file: Path) -> Confirm:
-    """Proof by reading back; by a lent token for a folder that is only pretended."""
-    return LentToken(token_file) if is_pretended(folder) else ReadBack(can_tell=True)
+    """Proof by reading back on a local disk, else by a lent token."""
+    return ReadBack(can_tell=True) if on_local_disk(folder) else LentToken(token_file)
 
 
-def is_pretended(folder: Path, *, mounts: Path = MOUNTS) -> bool:
-    """Whether the folder lies on a FUSE mount, as Drive's and bucket mounts do."""
+def on_local_disk(folder: Path, *, mounts: Path = MOUNTS) -> bool:
+    """Whether what reads back is there: no network's, no FUSE, no cloud's folder.
+
+    Where the system does not tell its mounts (macOS), every disk that is not the own counts as a network's.
+    """
+    if CLOUDS.search(str(folder)):
+        return False
     try:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return False
+        return Path("/Volumes") not in folder.parents and Path("/Network") not in folder.parents
     best, kind = "", ""
     for line in lines:
         before, _, after = line.partition(" - ")
@@ -149,7 +169,7 @@ def is_pretended(folder: Path, *, mounts: Path = MOUNTS) -> bool:
         below = folder == Path(point) or Path(point) in folder.parents
         if below and len(point) >= len(best):
             best, kind = point, after.split(" ")[0]
-    return kind.startswith("fuse")
+    return kind in LOCAL
 
 
 def checksum(chunks: Iterable[bytes]) -> str:

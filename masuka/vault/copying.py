@@ -6,7 +6,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,19 @@ from typing import Any
 from masuka.errors import Damaged, MasukaError, StoreError
 from masuka.store import snapshots
 from masuka.store.connect import Store
-from masuka.store.rows import now_at
+from masuka.vault.asked import Asked
 from masuka.vault.index import Kept
 from masuka.vault.mirror import Mirror
 from masuka.vault.places import Found, Places, Uses
 from masuka.vault.restoring import told
 from masuka.vault.saving import Saver
 
-EVERY_S = 30.0
-FETCH_TIMEOUT_S = 20.0
+SOON_S, AGAIN_S, IDLE_S = 1.0, 30.0, 120.0
+"""Until the next look: while somebody waits or a file is just being written, after trouble, else."""
+FETCH_TIMEOUT_S, GLANCE_S = 20.0, 3.0
+"""How long a file is waited for where it is needed, and where it is only shown."""
+READY_TIMEOUT_S = 180.0
+"""After that, jobs begin though files are missing; those that need one say so."""
 INLINE_DELAY_S = 3.0
 """A command that is over by then does not read the vault's lists first."""
 OLD_CHECKPOINT_S = 300.0
@@ -52,9 +56,9 @@ class Copying:
         self._flushed = threading.Event()
         self._asked_s = 0.0
         self._thread = threading.Thread(target=self._run, name="vault-files", daemon=True)
-        self._fetching: dict[str, threading.Thread] = {}
-        self._lock = threading.Lock()
-        self._tidied = ("", "")
+        self._asked = Asked(self._fetch)
+        self._verified = False
+        self._tidied = ("", 0)
         self._delay_s = 0.0
         self.figures = Figures()
         self.why = ""
@@ -80,32 +84,33 @@ class Copying:
         self._thread.join(timeout_s)
 
     def when_ready(self, act: Callable[[], None]) -> None:
-        """Does it, in a thread of its own, once the files of unfinished jobs are here."""
+        """Does it, in a thread of its own, once the files of unfinished jobs are here.
+
+        A vault that does not answer in time holds them up no longer.
+        """
 
         def wait() -> None:
-            self._ready.wait()
+            self._ready.wait(READY_TIMEOUT_S)
             if not self._stopping.is_set():
                 act()
 
         threading.Thread(target=wait, name="vault-ready", daemon=True).start()
 
-    def here(self, file: Path, *, timeout_s: float = FETCH_TIMEOUT_S) -> bool:
-        """Whether the file is there, brought back from the vault where it was not."""
+    def here(self, file: Path, *, patient: bool = True) -> bool:
+        """Whether the file is there, brought back from the vault where it was not.
+
+        Who is not `patient` gets an answer soon, and the file when it is asked for again.
+        """
         if file.exists():
             return True
+        timeout_s = FETCH_TIMEOUT_S if patient else GLANCE_S
         if self._saver.local.filling:
-            self._mirror.loaded.wait(timeout_s)
+            self._asked.wait(self._mirror.loaded, timeout_s, patient=patient)
         path = self._places.path(file)
         kept = None if path is None else self._mirror.known().get(path)
         if kept is None:
             return False
-        with self._lock:
-            thread = self._fetching.get(kept.path)
-            if thread is None or not thread.is_alive():
-                thread = threading.Thread(target=self._fetch, args=(kept,), name="vault-fetch", daemon=True)
-                self._fetching[kept.path] = thread
-                thread.start()
-        thread.join(timeout_s)
+        self._asked.wait(self._asked.bring(kept), timeout_s, patient=patient)
         return file.exists()
 
     def load(self) -> None:
@@ -123,6 +128,8 @@ class Copying:
                 f"{self.figures.files} files are still on their way to the vault.",
                 self.why or "They go on in the background; wait and try again.",
             )
+        if self._mirror.refused:
+            raise StoreError(_cannot(self._mirror.refused), "Everything else is in the vault; rename these.")
 
     def all_here(self, params: Iterable[Any]) -> None:
         """Brings back every kept file that the params name, or a folder of theirs holds."""
@@ -148,7 +155,7 @@ class Copying:
             more = False
             try:
                 more = self._round()
-                self.why = ""
+                self.why = _cannot(self._mirror.refused)
             except (MasukaError, OSError) as error:
                 log.warning("files wait for the vault: %s", error)
                 self.why = told(error)
@@ -156,9 +163,14 @@ class Copying:
                 log.exception("copying to the vault failed")
                 self.why = "Copying files failed in a way that it should not; the log has the details."
             if not more:
-                self._wake.wait(EVERY_S if self._flushed.is_set() else 1.0)
+                self._wake.wait(self._pause_s())
                 self._wake.clear()
         self._ready.set()
+
+    def _pause_s(self) -> float:
+        if self._mirror.unsettled or not self._flushed.is_set():
+            return SOON_S
+        return AGAIN_S if self.why or self._saver.local.filling else IDLE_S
 
     def _round(self) -> bool:
         """Whether there is more to do at once."""
@@ -174,7 +186,10 @@ class Copying:
         self._count(waiting_files=len(waiting), waiting_bytes=sum(f.bytes for f in waiting))
         if waiting and self._mirror.copy(waiting, going=self._going):
             return True
-        if not waiting and not self._mirror.unsettled and looked_s >= self._asked_s:
+        if not self._verified:
+            self._verified = True
+            return self._mirror.verify() > 0
+        if all(found.path in self._mirror.refused for found in waiting) and not self._mirror.unsettled and looked_s >= self._asked_s:
             self._flushed.set()
         if self._saver.local.filling and self._fill():
             return True
@@ -219,16 +234,17 @@ class Copying:
 
     def _tidy(self) -> None:
         """After each save: what nothing refers to is noted, and goes with the last save that does."""
-        local, oldest_at = self._saver.local, self._saver.oldest_at
-        if self._tidied == (local.last, oldest_at) or not local.last:
+        local, oldest = self._saver.local, self._saver.oldest
+        if (self._tidied == (local.last, oldest) and not self._mirror.unsure) or not local.last:
             return
         if self._saver.alone():
+            self._mirror.load_purged()
             uses = Uses(snapshots.referred(self._store), self._places)
             # Where nothing changed since the save, that save does not refer to it either.
             same = snapshots.pulse(self._store, None).mark == local.mark
-            self._mirror.retire(uses, local.written_at if same else now_at())
-            self._mirror.forget(oldest_at)
-        self._tidied = (local.last, oldest_at)
+            self._mirror.retire(uses, local.generation if same else local.generation + 1)
+            self._mirror.forget(oldest)
+        self._tidied = (local.last, oldest)
 
     def _going(self) -> bool:
         return not self._stopping.is_set() and self._may_copy()
@@ -242,6 +258,11 @@ class Copying:
             now.bytes if waiting_bytes is None else waiting_bytes,
             now.missing if missing is None else missing,
         )
+
+
+def _cannot(refused: Mapping[str, str]) -> str:
+    first = next(iter(refused), "")
+    return f"{len(refused)} files cannot be copied to the vault, such as {first!r}: {refused[first]}" if refused else ""
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -13,10 +13,12 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError
 
 from masuka.errors import Damaged
 from masuka.vault.disk import Disk
@@ -27,28 +29,46 @@ FORMAT = 1
 HEAD = re.compile(r"head-(\d{6,})-([0-9a-f]{8})-([0-9a-f]{16})( \(\d+\))?\.json")
 KEPT_LATEST, KEPT_HOURS, KEPT_DAYS = 10, 24, 7
 
+ShapeT = TypeVar("ShapeT")
+
+
+def _with_zone(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time without its zone")
+    return text
+
+
+Runtime = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Number = Annotated[int, Field(ge=0, lt=10**15)]
+Moment = Annotated[str, AfterValidator(_with_zone)]
+
 
 @dataclass(frozen=True)
 class Head:
     """One save; `purged` is the number below which its line must not be kept.
 
     `parent` is the hash of the save before it; `places` are folders of the machine that
-    made it; `mark` and `schema` are the snapshot's own.
+    made it; `mark` and `schema` are the snapshot's own. `kin` are keys of saves that it
+    follows though somebody else has used their numbers. `rootless` is a line that began
+    from nothing beside saves that were there: no start takes it where it has a choice.
     """
 
-    generation: int
-    runtime: str
-    sha256: str
-    size_bytes: int
-    created_at: str
+    generation: Number
+    runtime: Runtime
+    sha256: Digest
+    size_bytes: Number
+    created_at: Moment
     parent: str = ""
-    chain: dict[str, int] = field(default_factory=dict)
-    merged: dict[str, int] = field(default_factory=dict)
-    purged: int = 0
+    chain: dict[Runtime, Number] = field(default_factory=dict)
+    merged: dict[Runtime, Number] = field(default_factory=dict)
+    purged: Number = 0
     mark: str = ""
     schema: tuple[str, ...] = ()
     masuka: str = ""
     places: dict[str, str] = field(default_factory=dict)
+    kin: tuple[str, ...] = ()
+    rootless: bool = False
 
     @property
     def key(self) -> str:
@@ -65,6 +85,8 @@ class Head:
 
     def descends(self, other: Head) -> bool:
         """Whether its content came from the other one."""
+        if other.key in self.kin:
+            return True
         if other.runtime == self.runtime:
             return other.generation < self.generation
         return self.chain.get(other.runtime, 0) >= other.generation
@@ -80,13 +102,10 @@ class Head:
     @classmethod
     def from_text(cls, text: bytes) -> Head:
         """The save that the manifest describes; raises Damaged for an altered one."""
-        values = opened(text)
-        known = {f.name for f in fields(cls)}
-        chosen: dict[str, Any] = {k: v for k, v in values.items() if k in known}
-        try:
-            return cls(**{**chosen, "schema": tuple(chosen.get("schema", ()))})
-        except TypeError as error:
-            raise Damaged(f"A manifest lacks something: {error}.") from error
+        return opened(text, _HEAD)
+
+
+_HEAD = TypeAdapter(Head)
 
 
 class Generations:
@@ -101,9 +120,10 @@ class Generations:
         found: dict[str, Head] = {}
         known: dict[str, Head] = {}
         for name in self._disk.names(FOLDER):
-            if not HEAD.fullmatch(name):
+            match = HEAD.fullmatch(name)
+            if match is None:
                 continue
-            head = self._known.get(name) or self._read(name)
+            head = self._known.get(name) or self._read(name, f"{match[1]}-{match[2]}-{match[3]}")
             if head is not None:
                 known[name] = head
                 found[head.key] = head
@@ -129,18 +149,18 @@ class Generations:
                     if name == start or (name.startswith(f"{start}.") and name.endswith(PART)):
                         self._disk.discard(f"{FOLDER}/{name}")
 
-    def _read(self, name: str) -> Head | None:
+    def _read(self, name: str, key: str) -> Head | None:
         try:
             head = Head.from_text(b"".join(self._disk.read(f"{FOLDER}/{name}")))
         except (Damaged, FileNotFoundError):
             # An altered or half-written manifest is no save; its database may have another.
             return None
-        return head
+        return head if head.key == key else None
 
 
 def newest_first(heads: Iterable[Head]) -> list[Head]:
-    """The saves by time, then by number."""
-    return sorted(heads, key=lambda h: (h.created_at, h.generation, h.sha256), reverse=True)
+    """The saves by number, which grows along every line; a clock may go back."""
+    return sorted(heads, key=lambda h: (h.generation, h.created_at, h.sha256), reverse=True)
 
 
 def tips(heads: Sequence[Head]) -> list[Head]:
@@ -170,19 +190,23 @@ def purgeable(heads: Sequence[Head], mine: Head) -> list[Head]:
     return [h for h in heads if h.key != mine.key and h.generation < mine.purged and mine.follows(h)]
 
 
-def opened(text: bytes) -> dict[str, Any]:
-    """The values of a manifest; raises Damaged when one byte of it differs."""
+def opened(text: bytes, shape: TypeAdapter[ShapeT]) -> ShapeT:
+    """What a manifest says; raises Damaged when a byte or a type in it is wrong."""
     try:
         values = json.loads(text)
         seal = values.pop("seal")
         told = values.get("format")
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise Damaged("A manifest in the vault cannot be read.", "An older one is used.") from error
     if _seal(values) != seal or text != _sealed(values):
         raise Damaged("A manifest in the vault was altered.", "An older one is used.")
     if told != FORMAT:
         raise Damaged(f"A manifest in the vault has the format {told}.", "Update MASUKA.")
-    return dict(values)
+    try:
+        # Anybody can compute a seal; what is in it is believed only as far as it fits.
+        return shape.validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise Damaged("A manifest in the vault says what no save can say.", "An older one is used.") from error
 
 
 def sealed(values: dict[str, Any]) -> bytes:

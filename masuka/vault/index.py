@@ -7,53 +7,65 @@ lists too, as far as the save goes back.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
+from pydantic import TypeAdapter
+
 from masuka.errors import Damaged
 from masuka.vault.disk import Disk
-from masuka.vault.generations import opened, sealed
+from masuka.vault.generations import Digest, Moment, Number, Runtime, opened, sealed
 from masuka.vault.moving import put_text
+from masuka.vault.places import is_kept
 
 FOLDER = "index"
 FILES = "files"
 SEGMENT = re.compile(r"([0-9a-f]{8})-(\d{6,})-([0-9a-f]{16})( \(\d+\))?\.json")
 SEGMENTS_BEFORE_ONE = 40
 """After so many lists of one runtime, one list with everything replaces them."""
-LONGEST_STEM = 120
+LONGEST_STEM_BYTES, LONGEST_SUFFIX_BYTES = 120, 40
+"""With the hash and what a copy is called before it is whole, a name fits into 255 bytes."""
 
 
 @dataclass(frozen=True)
 class Kept:
     """A file in the vault: `path` as in the workspace, `stored` as in the vault.
 
-    `gone_at` is when nothing referred to it any more; '' while it is in use.
+    `gone` is the number of the first save that does not need it; 0 while it is in use.
     """
 
     path: str
     stored: str
-    sha256: str
-    bytes: int
-    at: str
-    gone_at: str = ""
+    sha256: Digest
+    bytes: Number
+    at: Moment
+    gone: Number = 0
 
 
 @dataclass(frozen=True)
 class _Segment:
-    runtime: str
-    number: int
-    generation: int
+    runtime: Runtime
+    number: Number
+    generation: Number
     full: bool
     entries: tuple[Kept, ...]
-    name: str
+
+
+_SEGMENT = TypeAdapter(_Segment)
 
 
 def stored_name(path: str, sha256: str) -> str:
     """Where a file of that content is kept, in words that a person can read."""
     pure = PurePosixPath(path)
-    return f"{FILES}/{pure.parent}/{pure.stem[:LONGEST_STEM]}~{sha256[:12]}{pure.suffix}"
+    stem, suffix = _cut(pure.stem, LONGEST_STEM_BYTES), _cut(pure.suffix, LONGEST_SUFFIX_BYTES)
+    return f"{FILES}/{pure.parent}/{stem}~{sha256[:12]}{suffix}"
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    return os.fsencode(text)[:most_bytes].decode("utf-8", "ignore")
 
 
 class Index:
@@ -117,11 +129,9 @@ class Index:
 
     def _read(self, name: str) -> _Segment | None:
         try:
-            values = opened(b"".join(self._disk.read(f"{FOLDER}/{name}")))
-            entries = tuple(Kept(**entry) for entry in values["entries"])
-            return _Segment(
-                values["runtime"], values["number"], values["generation"], values["full"], entries, name
-            )
-        except (Damaged, FileNotFoundError, KeyError, TypeError):
+            segment = opened(b"".join(self._disk.read(f"{FOLDER}/{name}")), _SEGMENT)
+        except (Damaged, FileNotFoundError):
             # What an altered list named is copied again by whoever has it, or is missing.
             return None
+        true = all(is_kept(k.path) and k.stored == stored_name(k.path, k.sha256) for k in segment.entries)
+        return segment if true and name.startswith(f"{segment.runtime}-{segment.number:06d}-") else None

@@ -10,20 +10,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from masuka.config import Settings
-from masuka.errors import ExternalError, MasukaError, NotFound, StoreError
+from masuka.errors import MasukaError, NotFound, StoreError
 from masuka.store import snapshots
 from masuka.store.connect import Store
 from masuka.store.rows import now_at
 from masuka.vault.confirm import Confirm, for_folder
-from masuka.vault.copying import FETCH_TIMEOUT_S, INLINE_DELAY_S, Copying
+from masuka.vault.copying import INLINE_DELAY_S, Copying
 from masuka.vault.disk import Disk
 from masuka.vault.local import Local, folder_of
 from masuka.vault.mirror import Mirror
@@ -41,6 +42,7 @@ HUNG_S = 60.0
 SHARE_OF_TIME = 10
 """Saving takes at most a tenth of the time, however slow the folder is."""
 CONFIRM_EVERY_S = 10.0
+LEFT_BEHIND_S = 86_400.0
 LENT_TOKEN = "drive-token"  # noqa: S105 - a name
 """The file among the secrets in which a notebook's kernel lends its token for Drive."""
 
@@ -57,7 +59,11 @@ class _Wish:
 
 
 class Keeper:
-    """Keeps one workspace in one vault while it is open."""
+    """Keeps one workspace in one vault while it is open.
+
+    `fresh`: the database was made just now, from nothing. If the vault then holds saves, it
+    is not saved before somebody has changed something.
+    """
 
     def __init__(
         self,
@@ -66,6 +72,7 @@ class Keeper:
         *,
         disk: Disk | None = None,
         confirm: Confirm | None = None,
+        fresh: bool = False,
         debounce_s: float = DEBOUNCE_S,
         every_s: float = EVERY_S,
     ) -> None:
@@ -77,7 +84,8 @@ class Keeper:
         places = Places(settings.workspace)
         confirm = confirm or for_folder(settings.vault, settings.workspace.secrets / LENT_TOKEN)
         self._saver = Saver(store.path, settings.workspace, self._disk, self._local, confirm)
-        mirror = Mirror(self._disk, places, self._local)
+        mirror = Mirror(self._disk, places, self._local, at_once=lambda: self._saver.confirm.at_once)
+        self._fresh, self._begun, self._first_mark = fresh, False, ""
         self._working = threading.Event()
         self.copying = Copying(store, places, self._saver, mirror, self._working.is_set)
         self._debounce_s, self._every_s = debounce_s, every_s
@@ -93,6 +101,9 @@ class Keeper:
         self._files_s = 0.0
         self._eager = True
         self._unsaved_at = self._why = ""
+        # A file, so that a command can wish it while the app keeps the vault.
+        self._purge_mark = folder_of(self._workspace) / "purge"
+        self._purging = self._purge_mark.with_name("purging")
         self._thread = threading.Thread(target=self._run, name="vault-saves", daemon=True)
 
     def start(self, *, eager: bool = True) -> None:
@@ -136,9 +147,9 @@ class Keeper:
         return self._wished(_Wish(purge=True), timeout_s)
 
     def purge_soon(self) -> None:
-        """Wishes that without waiting for it."""
-        with self._lock:
-            self._wishes.append(_Wish(purge=True))
+        """Wishes that without waiting; the wish outlives this process until it is met."""
+        self._purge_mark.parent.mkdir(parents=True, exist_ok=True)
+        self._purge_mark.touch()
         self._wake.set()
 
     def look(self, *, timeout_s: float = 60.0) -> None:
@@ -165,9 +176,9 @@ class Keeper:
         self._saver.keep_notes()
         return ours
 
-    def here(self, file: Path, *, timeout_s: float = FETCH_TIMEOUT_S) -> bool:
+    def here(self, file: Path, *, patient: bool = True) -> bool:
         """Whether the file is there, brought back from the vault where it was not."""
-        return self.copying.here(file, timeout_s=timeout_s)
+        return self.copying.here(file, patient=patient)
 
     def when_ready(self, act: Callable[[], None]) -> None:
         """Does it once the files that unfinished jobs need are here."""
@@ -182,7 +193,7 @@ class Keeper:
         why, hung_s = self._why, 0.0 if busy_s is None else time.monotonic() - busy_s
         if hung_s > HUNG_S:
             why = f"{self._disk.root} has not answered for {hung_s:.0f} seconds."
-        state: State = "saved" if local.confirmed_at >= local.written_at else "written"
+        state: State = "saved" if local.confirmed >= local.written else "written"
         if why:
             state = "unreachable"
         elif not self._working.is_set() and not self._stopping.is_set():
@@ -193,6 +204,7 @@ class Keeper:
             state = "unsaved"
         return Status(
             folder=str(self._disk.root), state=state, saved_at=local.confirmed_at, written_at=local.written_at,
+            sure=local.confirmed >= local.written,
             unsaved_since_at=self._unsaved_at, files=figures.files, bytes=figures.bytes, missing=figures.missing,
             why=why or self.copying.why, branches=branches_of(self._saver.branches, local), chosen=local.chosen,
         )  # fmt: skip
@@ -237,24 +249,54 @@ class Keeper:
                 return
             # Another process may have saved since this one was made.
             self._local.reload(self._workspace)
+            self._sweep()
             self._checkpoint = snapshots.newest_checkpoint(self._store, after_id=0)
             self._working.set()
-            if self._eager:
-                self._guard(self._begin)
         self._look()
 
-    def _begin(self) -> None:
-        if not self._disk.there():
-            raise StoreError(f"There is no folder {self._disk.root}.", "Mount it, or correct MASUKA_VAULT.")
-        self._saver.look()
+    def _sweep(self) -> None:
+        """Removes what a killed save or restore has left on this machine's disk."""
+        for left in folder_of(self._workspace).glob("saving-*"):
+            left.unlink(missing_ok=True)
+        for left in folder_of(self._workspace).glob("restoring-*"):
+            # Another process may just be bringing one back.
+            if time.time() - left.stat().st_mtime > LEFT_BEHIND_S:
+                left.unlink(missing_ok=True)
 
-    def _look(self, *, last: bool = False) -> None:
-        """Saves if that is due: after edits, on a checkpoint, on a wish, at the end."""
-        now_s = time.monotonic()
-        if self._why and now_s >= self._not_before_s and not last:
-            self._begin()
-            self._why, self._failures = "", 0
+    def _begin(self) -> None:
+        """Reads who has saved to the vault; nothing is saved before that."""
+        try:
+            with self._at_the_vault():
+                if not self._disk.there():
+                    raise StoreError(f"There is no folder {self._disk.root}.", "Mount it, or correct MASUKA_VAULT.")
+                self._saver.look()
+                self._saver.recover(self._first_mark)
+        except Exception as error:
+            self._answer(self._take_wishes(), error)
+            raise
+        if self._fresh and self._local.blank and self._saver.branches:
+            self._local.mark = self._first_mark
+            self._saver.keep_notes()
+        if not self._begun and self.status().apart:
+            self._store.notices.append(
+                f"The vault at {self._disk.root} goes on from elsewhere than the studio that is open here. Choose in "
+                "Settings, Vault; what you change here meanwhile is kept as a branch of its own."
+            )
+        self._begun = True
+
+    @contextmanager
+    def _at_the_vault(self) -> Iterator[None]:
+        """While something waits for the folder, so that a hanging one can be told."""
+        before, self._busy_s = self._busy_s, time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy_s = before
+
+    def _sense(self, now_s: float) -> bool:
+        """Whether the database holds what the newest save does not."""
         before, self._pulse = self._pulse, snapshots.pulse(self._store, self._pulse)
+        self._first_mark = self._first_mark or self._pulse.mark
         if before is None or before.mark != self._pulse.mark:
             self._moved_s = now_s
         dirty = self._pulse.mark != self._local.mark
@@ -262,26 +304,45 @@ class Keeper:
             self._dirty_s, self._unsaved_at = now_s, now_at()
         elif not dirty:
             self._dirty_s, self._unsaved_at = None, ""
+        return dirty
+
+    def _look(self, *, last: bool = False) -> None:
+        """Saves if that is due: after edits, on a checkpoint, on a wish, at the end."""
+        now_s = time.monotonic()
+        dirty = self._sense(now_s)
+        wished = bool(self._wishes)
+        unknown = not self._begun and (wished or dirty or self._eager)
+        if (unknown or (self._why and not last)) and (wished or last or now_s >= self._not_before_s):
+            self._begin()
+            self._why, self._failures = "", 0
+            dirty = self._sense(now_s)
         checkpoint = snapshots.newest_checkpoint(self._store, after_id=self._checkpoint)
         wishes = self._take_wishes()
         edited = self._dirty_s is not None and (
             last or now_s - self._moved_s >= self._debounce_s or now_s - self._dirty_s >= self._every_s
         )
-        due = (edited or (dirty and checkpoint > self._checkpoint)) and now_s >= self._not_before_s
+        wanted = edited or (dirty and checkpoint > self._checkpoint) or self._purge_mark.exists() or self._purging.exists()
+        due = wanted and now_s >= self._not_before_s
         if wishes or due:
-            self._save(wishes)
+            with self._at_the_vault():
+                self._save(wishes)
             self._checkpoint = checkpoint
         elif now_s - self._confirm_s >= CONFIRM_EVERY_S:
             self._confirm()
 
     def _save(self, wishes: list[_Wish]) -> None:
-        began_s = self._busy_s = time.monotonic()
+        began_s = time.monotonic()
         merged = {runtime: number for wish in wishes for runtime, number in wish.merged.items()}
         try:
             if not self._disk.there():
                 raise StoreError(f"There is no folder {self._disk.root}.", "Mount it, or correct MASUKA_VAULT.")
             self._saves += 1
-            head = self._saver.save(merged=merged, purge=any(wish.purge for wish in wishes))
+            # What is deleted while this save is made leaves a mark of its own.
+            if self._purge_mark.exists():
+                self._purge_mark.replace(self._purging)
+            purge = any(wish.purge for wish in wishes) or self._purging.exists()
+            head = self._saver.save(merged=merged, purge=purge)
+            self._purging.unlink(missing_ok=True)
             if self._pulse is not None and self._pulse.mark == head.mark:
                 self._dirty_s, self._unsaved_at = None, ""
             else:
@@ -294,21 +355,15 @@ class Keeper:
         finally:
             took_s = time.monotonic() - began_s
             self._not_before_s = time.monotonic() + min(SHARE_OF_TIME * took_s, LONGEST_BACKOFF_S)
-            self._busy_s = None
         self.copying.wake()
         for wish in wishes:
             wish.done.set_result(head.key)
 
     def _confirm(self, *, saved: bool = False) -> None:
         self._confirm_s = time.monotonic()
-        news = saved
-        try:
-            news = self._saver.confirm_written() or saved
-        except ExternalError as error:
-            # It stays "not yet confirmed", which is what is shown, and is asked again.
-            log.info("the save is not confirmed: %s", error)
-        if news:
-            self._saver.tidy()
+        if self._saver.confirm_written() or saved:
+            with self._at_the_vault():
+                self._saver.tidy()
             self.copying.wake()
 
     def _guard(self, act: Callable[[], None]) -> None:

@@ -8,8 +8,8 @@ was cut off goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -65,7 +65,8 @@ def get(disk: Disk, path: str, to: Path, *, sha256: str, going: Going = always) 
     A copy beside it under a name that a Drive has altered is as good.
     """
     to.parent.mkdir(parents=True, exist_ok=True)
-    part = to.with_name(f".{to.name}.{os.getpid()}.fetched")
+    # The background and somebody who asks may fetch the same file at the same time.
+    part = to.with_name(f".{to.name}.{threading.get_native_id()}.fetched")
     try:
         for candidate in variants(disk, path):
             digest = hashlib.sha256()

@@ -17,6 +17,7 @@ SETTLED_S = 2.0
 """A file changed a moment ago may still be written to."""
 LOG_SETTLED_S = 120.0
 MANIFEST = "manifest.json"
+ROOTS = ("media", "adapters", "runs", "jobs")
 _LEFT_OUT = re.compile(r"(^|/)(\.|[^/]*\.(part|partial|new|tmp|gone-\d+)(/|$)|previews/|damaged-)")
 CHECKPOINT = re.compile(r"runs/(\d+)/checkpoints/step-(\d+)/[^/]+")
 _RUN = re.compile(r"runs/(\d+)/")
@@ -55,38 +56,41 @@ def checkpoint_of(path: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
+def is_kept(path: str) -> bool:
+    """Whether it is the name of a file in one of the folders that are kept."""
+    pure = PurePosixPath(path)
+    plain = str(pure) == path and ".." not in pure.parts and "\\" not in path and "\0" not in path
+    return plain and len(pure.parts) > 1 and pure.parts[0] in ROOTS
+
+
 class Places:
     """A workspace's folders by the names that they have in the vault."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self._roots = {
-            "media": workspace.media,
-            "adapters": workspace.adapters,
-            "runs": workspace.runs,
-            "jobs": workspace.jobs,
-        }
+        folders = (workspace.media, workspace.adapters, workspace.runs, workspace.jobs)
+        self._roots = dict(zip(ROOTS, folders, strict=True))
         self._workspace = workspace
+        # A link to another disk is followed once: ten thousand files are asked about at a time.
+        self._bases = [(n, base) for n, root in self._roots.items() for base in {root: 0, root.resolve(): 0}]
 
     def local(self, path: str) -> Path:
         """Where the file belongs here; raises ValueError for a path that leads elsewhere."""
-        pure = PurePosixPath(path)
-        root = self._roots.get(pure.parts[0]) if pure.parts else None
-        if root is None or len(pure.parts) < 2 or ".." in pure.parts or "\\" in path or "\0" in path:
+        if not is_kept(path):
             raise ValueError(f"{path!r} is no file of a workspace")
-        return root.joinpath(*pure.parts[1:])
+        first, *rest = PurePosixPath(path).parts
+        return self._roots[first].joinpath(*rest)
 
     def path(self, file: Path) -> str | None:
         """The name of a local file or folder on every machine; None for one elsewhere."""
-        for name, root in self._roots.items():
-            for base in (root, root.resolve()):
-                if file.is_relative_to(base):
-                    inside = file.relative_to(base).as_posix()
-                    return name if inside == "." else f"{name}/{inside}"
+        for name, base in self._bases:
+            if file.is_relative_to(base):
+                inside = file.relative_to(base).as_posix()
+                return name if inside == "." else f"{name}/{inside}"
         return None
 
     def stored(self, text: str) -> str | None:
         """The same for a path as the database has it."""
-        return self.path(self._workspace.resolve(text)) if text else None
+        return self.path(self._workspace.root / text) if text else None
 
     def folders(self) -> dict[str, str]:
         """The folders of this machine that absolute paths begin with."""
@@ -100,9 +104,8 @@ class Places:
         """Every local file that is to be kept."""
         now_s = time.time()
         for start in self._starts():
-            for file in _walk(start):
-                path = self.path(file)
-                if path is None or _LEFT_OUT.search(path):
+            for path, file in _walk(*start):
+                if _LEFT_OUT.search(path):
                     continue
                 try:
                     about = file.stat()
@@ -116,15 +119,15 @@ class Places:
                     continue
                 yield Found(path, file, about.st_size, about.st_mtime, settled)
 
-    def _starts(self) -> Iterator[Path]:
-        yield self._workspace.datasets
-        yield self._workspace.items
-        yield self._workspace.adapters
+    def _starts(self) -> Iterator[tuple[str, Path]]:
+        yield "media/datasets", self._workspace.datasets
+        yield "media/items", self._workspace.items
+        yield "adapters", self._workspace.adapters
         for folder in _folders(self._workspace.runs):
-            yield folder / "checkpoints"
-            yield folder / "samples"
+            yield f"runs/{folder.name}/checkpoints", folder / "checkpoints"
+            yield f"runs/{folder.name}/samples", folder / "samples"
         for folder in _folders(self._workspace.jobs):
-            yield folder / "log.txt"
+            yield f"jobs/{folder.name}/log.txt", folder / "log.txt"
 
 
 class Uses:
@@ -163,9 +166,10 @@ def _folders(parent: Path) -> list[Path]:
     return sorted(p for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
 
 
-def _walk(start: Path) -> Iterator[Path]:
+def _walk(path: str, start: Path) -> Iterator[tuple[str, Path]]:
     if start.is_file():
-        yield start
+        yield path, start
     for folder, _, names in os.walk(start):
+        inside = path + folder[len(str(start)) :].replace(os.sep, "/")
         for name in names:
-            yield Path(folder, name)
+            yield f"{inside}/{name}", Path(folder, name)

@@ -15,9 +15,10 @@ from masuka.errors import Damaged, InvalidInput, MasukaError, NotFound, SchemaTo
 from masuka.store.migrations import MIGRATIONS, names_of, runner
 from masuka.store.opening import database_file
 from masuka.store.snapshots import settle
+from masuka.vault.confirm import on_local_disk
 from masuka.vault.disk import Disk
 from masuka.vault.generations import Generations, Head, tips
-from masuka.vault.local import Local, folder_of
+from masuka.vault.local import Local, folder_of, join
 from masuka.vault.places import Places
 
 PATIENCE_S = 120.0
@@ -67,7 +68,12 @@ def before_opening(settings: Settings, *, disk: Disk | None = None, patience_s: 
     if settings.vault is None:
         return opening
     workspace, disk = settings.workspace, disk or Disk(settings.vault)
-    refuse_inside(workspace, settings.vault)
+    vault = settings.vault
+    try:
+        within(lambda: refuse_inside(workspace, vault), patience_s, vault)
+    except StoreError as error:
+        opening.notices.append(str(error))
+        return opening
     local = Local.load(workspace, settings.vault)
     database = database_file(workspace)
     if database.exists() and not local.chosen:
@@ -100,7 +106,7 @@ def restore(
     copy = folder_of(workspace) / f"restoring-{os.getpid()}.db"
     try:
         fetched = within(lambda: _fetch(disk, copy, wanted), patience_s, disk.root)
-        replaced = _take(workspace, local, fetched, copy, set_aside=bool(wanted))
+        replaced = _take(workspace, local, fetched, copy, set_aside=bool(wanted), sure=on_local_disk(disk.root))
     finally:
         for left in copy.parent.glob(f"{copy.name}*"):
             left.unlink()
@@ -124,6 +130,7 @@ def _fetch(disk: Disk, copy: Path, wanted: str) -> _Fetched:
         raise NotFound("The vault holds no save yet.", "The first one is made after the first change.")
     branches = tips(heads)
     ordered = branches + [h for h in heads if h not in branches]
+    ordered.sort(key=lambda h: h.rootless)
     candidates = [h for h in ordered if h.key == wanted] if wanted else ordered
     if not candidates:
         raise NotFound(f"The vault holds no save {wanted}.", "See: masuka vault branches")
@@ -140,7 +147,9 @@ def _fetch(disk: Disk, copy: Path, wanted: str) -> _Fetched:
     raise Damaged("No save in the vault is whole.", "If files are still arriving there, wait and start again.")
 
 
-def _take(workspace: Workspace, local: Local, fetched: _Fetched, copy: Path, *, set_aside: bool) -> Path | None:
+def _take(
+    workspace: Workspace, local: Local, fetched: _Fetched, copy: Path, *, set_aside: bool, sure: bool
+) -> Path | None:
     """Puts the copy in the database's place; notes from then on whose line this is.
 
     Where there was no database the note comes first: a kill in between only means that it
@@ -149,29 +158,18 @@ def _take(workspace: Workspace, local: Local, fetched: _Fetched, copy: Path, *, 
     head, database = fetched.head, database_file(workspace)
     settle(copy, moved=moved(head.places, Places(workspace)), backups=workspace.backups)
     local.begin_again()
-    own = dict(local.chain)
-    local.chain = {**head.chain, head.runtime: max(head.generation, head.chain.get(head.runtime, 0))}
-    local.merged = join(local.merged if set_aside else {}, head.merged)
+    own, merged = dict(local.chain), local.merged
+    local.follow(head, sure=sure)
     if set_aside:
-        others = {h.runtime: h.generation for h in fetched.branches if h.key != head.key}
-        local.merged = join(local.merged, own, others)
-    local.purged = max(local.purged, head.purged)
-    local.last_sha256, local.chosen, local.filling = head.sha256, "", True
-    local.written_at = local.confirmed_at = head.created_at
+        # What somebody saved after the one that was chosen was not there to be chosen.
+        others = {h.runtime: h.generation for h in fetched.branches if h.key != head.key and not h.descends(head)}
+        local.merged, local.rootless = join(merged, head.merged, own, others), False
+    local.chosen, local.filling = "", True
     if not database.exists():
         local.save(workspace)
     replaced = runner.restore(database, copy, backups=workspace.backups)
     local.save(workspace)
     return replaced
-
-
-def join(*vectors: Mapping[str, int]) -> dict[str, int]:
-    """For each runtime the highest number that any of them has."""
-    joined: dict[str, int] = {}
-    for vector in vectors:
-        for runtime, number in vector.items():
-            joined[runtime] = max(number, joined.get(runtime, 0))
-    return joined
 
 
 def moved(there: Mapping[str, str], here: Places) -> dict[str, str]:

@@ -29,14 +29,16 @@ class Status:
     """`state` in one word; times are '' where there is none.
 
     `saved_at` is the newest save that is known to have arrived, `written_at` the newest
-    that reads back, `unsaved_since_at` when the first change after that was made. `files`
-    are still to be copied, `missing` still to be brought back. `why` says what is wrong; `chosen` opens at the next start.
+    that reads back, `sure` whether they are the same; `unsaved_since_at` is when the first
+    change after that was made. `files` are still to be copied, `missing` still to be brought
+    back. `why` says what is wrong; `chosen` opens at the next start.
     """
 
     folder: str
     state: State
     saved_at: str = ""
     written_at: str = ""
+    sure: bool = False
     unsaved_since_at: str = ""
     files: int = 0
     bytes: int = 0
@@ -48,7 +50,12 @@ class Status:
     @property
     def forked(self) -> bool:
         """Whether a person has to choose between branches."""
-        return len(self.branches) > 1
+        return len(self.branches) > 1 or self.apart
+
+    @property
+    def apart(self) -> bool:
+        """Whether no branch in the vault goes on from what is open here."""
+        return bool(self.branches) and not any(branch.ours for branch in self.branches)
 
 
 OFF = Status(folder="", state="off")
@@ -57,7 +64,4 @@ OFF = Status(folder="", state="off")
 def branches_of(heads: Iterable[Head], local: Local) -> tuple[Branch, ...]:
     """The branches as they are shown, the newest first."""
 
-    def ours(head: Head) -> bool:
-        return head.key == local.last or local.chain.get(head.runtime, 0) >= head.generation
-
-    return tuple(Branch(h.key, h.generation, h.created_at, h.size_bytes, h.masuka, ours(h)) for h in heads)
+    return tuple(Branch(h.key, h.generation, h.created_at, h.size_bytes, h.masuka, local.follows(h)) for h in heads)

@@ -16,13 +16,11 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from masuka.config import Settings, Workspace
 from masuka.studio import Studio
 from tests.browser.conftest import ARGUMENTS, DESK, PATIENCE_MS, App, chromium, settled, start, stop
-from tests.tunnel_stand_in import Proxy, certificate
+from tests.tunnel_stand_in import MACHINE, Proxy, certificate
 
 NAME = "calm-otter.example"
 MOST_REQUESTS = 100
 SHOWN = 8
-MACHINE = re.compile(r".{0,40}//(localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\]).{0,20}", re.IGNORECASE)
-"""An address of this machine; its bare number stands in the list of who signed in from where."""
 TEXTS = re.compile("html|json|css|javascript|svg|event-stream|manifest")
 
 

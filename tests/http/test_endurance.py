@@ -49,4 +49,4 @@ def test_what_a_visitor_says_about_their_address_is_not_believed(served: Served)
             headers = {"x-forwarded-for": f"203.0.113.{number}"}
             codes.append(client.get("/", params={"token": f"guess {number}"}, headers=headers).status_code)
     assert codes.count(429) >= 2
-    served.door.tokens.forget("127.0.0.1")
+    served.door.tokens.forget("127.0.0.1 False 127.0.0.1")

@@ -195,6 +195,16 @@ def test_what_others_have_is_in_no_list(
         assert mark in browser_of(people[visitor]).get("/fragment/items?before=99999").text
 
 
+def test_a_viewer_gets_no_button_with_what_they_see(
+    people: Mapping[str, int], theirs: Mapping[str, int], browser_of: Callable[[int], httpx.Client]
+) -> None:
+    pages = (f"/fragment/item/{theirs['item']}", f"/fragment/picture/{theirs['picture']}",
+             "/fragment/items?before=99999", f"/fragment/pictures/{theirs['dataset']}")  # fmt: skip
+    seen = {who: "".join(browser_of(people[who]).get(page).text for page in pages) for who in ("viewer", "editor")}
+    assert "data-do=" in seen["editor"] and "datasets-caption" in seen["editor"]
+    assert "data-do=" not in seen["viewer"] and f'data-id="{theirs["item"]}"' in seen["viewer"]
+
+
 def test_gradios_file_routes_give_nobody_a_file(
     served: Served, people: Mapping[str, int], browser_of: Callable[[int], httpx.Client]
 ) -> None:

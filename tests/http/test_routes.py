@@ -11,7 +11,10 @@ import httpx
 import pytest
 from PIL import Image
 
+from masuka.access.rules import rule_of
+from masuka.config import Settings, Workspace
 from masuka.store import items, users
+from masuka.studio import Studio
 from masuka.ui import uploads
 from masuka.ui.serve import Served
 
@@ -175,3 +178,66 @@ def test_gradio_serves_no_file_of_the_workspace(served: Served, inside: httpx.Cl
 def test_the_working_directory_is_empty(served: Served) -> None:
     assert Path.cwd() == served.studio.workspace.empty.resolve()
     assert not list(Path.cwd().iterdir())
+
+
+def outgoing(served: Served) -> list[str]:
+    folder = served.studio.workspace.uploads / "outgoing"
+    return [file.name for file in folder.iterdir()] if folder.exists() else []
+
+
+def test_a_picture_that_is_asked_for_often_is_sent_once(inside: httpx.Client, item_id: int) -> None:
+    zipped = inside.get("/download/items", params={"ids": ",".join([str(item_id)] * 300)})
+    with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
+        assert len(archive.namelist()) == 1
+
+
+@pytest.mark.parametrize("part", ["bytes=abc", "bytes=99999999-", "bytes=0-9,20-29"])
+def test_a_download_in_strange_parts_leaves_no_copy(
+    served: Served, inside: httpx.Client, item_id: int, part: str
+) -> None:
+    answer = inside.get("/download/items", params={"ids": str(item_id)}, headers={"range": part})
+    assert answer.status_code in (206, 400, 416)
+    for _ in range(100):
+        if not outgoing(served):
+            break
+        time.sleep(0.05)
+    assert outgoing(served) == []
+
+
+def test_a_download_that_cannot_be_made_leaves_no_copy(
+    served: Served, inside: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = served.studio
+    file = studio.workspace.items / "soon-gone.png"
+    Image.new("RGB", (8, 8)).save(file)
+    gone = items.add_item(
+        studio.store, actor=studio.actor, file=studio.workspace.relative(file), width=8, height=8, prompt="",
+        seed=1, settings={},
+    ).id  # fmt: skip
+    monkeypatch.setattr(uploads, "ROOM_LEFT_BYTES", 2**60)
+    answer = inside.get("/download/items", params={"ids": str(gone)})
+    assert answer.status_code == 400 and answer.json()["type"] == "OutOfDisk"
+    file.unlink()
+    assert inside.get("/download/items", params={"ids": str(gone)}).status_code == 404
+    assert outgoing(served) == []
+
+
+def test_what_was_being_sent_at_the_last_start_is_deleted(tmp_path: Path) -> None:
+    with Studio.open(Settings(workspace=Workspace(tmp_path))) as studio:
+        left = studio.workspace.uploads / uploads.OUTGOING / "half.zip"
+        left.parent.mkdir()
+        left.write_bytes(b"x")
+        uploads.sweep(studio)
+        assert not left.exists()
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "9" * 30, "9" * 5000, str(2**63)])
+def test_a_number_that_no_row_has_is_not_there(inside: httpx.Client, number: str) -> None:
+    for path in ("media/item", "fragment/item", "download/item", "fragment/pictures"):
+        assert inside.get(f"/{path}/{number}").status_code == 404
+    assert inside.get("/download/items", params={"ids": number}).status_code == 400
+    assert inside.get("/fragment/items", params={"before": number, "character": number}).status_code == 200
+
+
+def test_downloads_count_as_changes() -> None:
+    assert rule_of("GET", "/download/items").kind == rule_of("GET", "/download/dataset/1").kind == "change"

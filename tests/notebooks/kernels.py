@@ -103,17 +103,16 @@ def colab(folder: Path, environment: Mapping[str, str]) -> Iterator[Colab]:
         "PYTHONPATH": str(STAND_IN), "COLAB_STAND_IN_LOG": str(log), "COLAB_RELEASE_TAG": "stand-in",
         "COLAB_STAND_IN": "{}", "MASUKA_DEVICE": "cpu", "OMP_NUM_THREADS": "2", **environment,
     }  # fmt: skip
+    client = NotebookClient(
+        nbformat.v4.new_notebook(), timeout=600, resources={"metadata": {"path": str(folder)}}
+    )
+    runtime = Colab(folder, client, log)
     try:
-        client = NotebookClient(
-            nbformat.v4.new_notebook(), timeout=600, resources={"metadata": {"path": str(folder)}}
-        )
         with client.setup_kernel():
-            runtime = Colab(folder, client, log)
             yield runtime
-            app = runtime.app()
-        if app:
+    finally:
+        if app := runtime.app():
             with suppress(ProcessLookupError):
                 os.killpg(app["pid"], signal.SIGKILL)
-    finally:
         os.environ.clear()
         os.environ |= kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -83,8 +84,14 @@ def updated_and_stopped(runtime: Colab, first_pid: int) -> None:
     assert second["pid"] != first_pid
     assert not lives(first_pid)
     assert health(second["port"]) == b'{"status":"ok"}'
+    runtime.behave(flush="fails")
     shown = runtime.run(cell_of(NOTEBOOK, "stop", {"GIVE_THE_RUNTIME_BACK": True}))
     assert "Saving and closing" in shown
+    assert "Not everything was saved, and the runtime is kept" in shown
+    assert runtime.calls("unassign") == []
+    runtime.behave()
+    shown = runtime.run(cell_of(NOTEBOOK, "stop", {"GIVE_THE_RUNTIME_BACK": True}))
+    assert "Everything written to Drive was sent" in shown
     assert not lives(second["pid"])
     assert runtime.app() == {}
     assert runtime.calls("flush")
@@ -124,9 +131,23 @@ def test_without_compute_units_the_cells_go_the_whole_way(repository: Path, tmp_
         assert "20 pictures of Bolt" in runtime.run(cell_of(NOTEBOOK, "pictures", {}))
         assert "LoRA:" in runtime.run(cell_of(NOTEBOOK, "train", {"STEPS": 10}))
         assert "image/png" in runtime.run(cell_of(NOTEBOOK, "draw", {"NUMBER": 1}))
-        # A second run of every cell finds what is there.
-        assert "1 LoRAs" in runtime.run(opening(repository))
+        runtime.run(cell_of(NOTEBOOK, "stop", {}))
+        # The runtime is lost; Drive is all that is left. The same cells bring everything back.
+        shutil.rmtree(tmp_path / "masuka-work")
+        assert "1 character, 1 LoRA" in runtime.run(opening(repository))
         assert "20 pictures of Bolt" in runtime.run(cell_of(NOTEBOOK, "pictures", {}))
+        runtime.run("adapter = studio.models.adapters()[0]")
+        assert "image/png" in runtime.run(cell_of(NOTEBOOK, "draw", {"NUMBER": 1}))
+
+
+def test_code_that_is_not_the_commit_is_not_run(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "masuka.part" / "half").mkdir(parents=True)
+    with colab(tmp_path, {}) as runtime:
+        shown = runtime.run(opening(repository, COMMIT="0" * 40))
+        assert "so it is not run" in shown
+        assert "False" in runtime.run("import sys; print('colab_setup' in sys.modules)")
+    assert (tmp_path / "masuka" / "colab_setup.py").exists()
+    assert not (tmp_path / "masuka.part").exists()
 
 
 def test_a_clone_that_fails_is_said(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 NAME = "me-masuka.hf.space"
@@ -96,10 +97,16 @@ def test_the_container_asks_and_keeps_what_the_app_needs() -> None:
     file = (ROOT / "Dockerfile").read_text()
     assert "/healthz" in file
     assert "VOLUME /data" in file
-    assert re.search(r"ARG TORCH_VERSION=2\.\d+\.\d+", file)
-    from masuka.hosting import install
-
-    assert f"TORCH_VERSION={install.TORCH}" in file
+    torch = re.search(r'"(torch[^"]+)" --index-url', file)
+    assert torch
+    assert torch.group(1) in (ROOT / "requirements.txt").read_text()
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    assert set(services) == {"masuka", "masuka-gpu"}
+    for service in services.values():
+        # This machine alone, everything on the volume, and time to save.
+        assert service["ports"] == ["127.0.0.1:7860:7860"]
+        assert service["volumes"] == ["masuka-data:/data"]
+        assert service["stop_grace_period"] == "2m"
     assert "setpriv" in (ROOT / "hosts" / "start.sh").read_text()
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert {".env", ".git", ".venv"} <= set(ignored)

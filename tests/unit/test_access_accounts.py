@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import bcrypt
 import pytest
@@ -13,6 +14,7 @@ from masuka.access.accounts import MINUTES_15_S, Accounts
 from masuka.access.limits import MOST_KEYS, Rate, Throttle
 from masuka.access.links import digest
 from masuka.access.password import Passwords, clean_password, generate, owner_has_one
+from masuka.access.sessions import Sessions
 from masuka.config import Settings, Workspace
 from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from masuka.requests import Actor
@@ -128,6 +130,27 @@ def test_guesses_at_once_are_counted_before_they_are_looked_at(accounts: Account
     assert hasher.looked == 5
 
 
+def test_names_are_read_as_they_were_written_at_registering(accounts: Accounts) -> None:
+    ann = add(accounts, "ann lee")
+    for typed in ("ann lee", " Ann  Lee ", "ａnn\tlee", "ann\u00a0lee", "ann\u200b lee"):
+        assert accounts.sign_in(typed, RIGHT, address=HOME).user_id == ann, typed
+
+
+def test_a_name_that_nobody_has_is_not_written_down(studio: Studio, accounts: Accounts) -> None:
+    add(accounts, "kim")
+    accounts.sign_in("my secret password", "", address=HOME)
+    accounts.sign_in("KIM", "wrong", address=HOME)
+    assert [(e.name, e.user_id is None) for e in studio.people.audit(limit=2)] == [("kim", False), ("somebody", True)]
+
+
+def test_registering_has_its_own_limit(accounts: Accounts) -> None:
+    accounts.registration = True
+    kim = add(accounts, "kim")
+    for number in range(20):
+        accounts.register(f"person {number}", RIGHT, address=HOME)
+    assert accounts.sign_in("kim", RIGHT, address=HOME).user_id == kim
+
+
 def test_signing_in_well_uses_up_no_tries(accounts: Accounts) -> None:
     kim = add(accounts, "kim")
     for _ in range(60):
@@ -184,7 +207,7 @@ def test_made_passwords_are_good_and_differ() -> None:
     assert len(made) == 200 and all(clean_password(each) == each for each in made)
 
 
-@pytest.mark.parametrize("wrong", ["", "k", "a" * 41, "-kim", "kim@home", "kim<b>", "kim/", " ", "kim\u200b" * 20])
+@pytest.mark.parametrize("wrong", ["", "k", "13", "１３", "a" * 41, "-kim", "kim@home", "kim<b>", "kim/", " ", "kim\u200b" * 20])
 def test_strange_names_are_refused(wrong: str) -> None:
     with pytest.raises(InvalidInput):
         clean_username(wrong)
@@ -328,6 +351,46 @@ def test_changing_ones_password_needs_the_present_one(studio: Studio, monkeypatc
     studio.people.set_password("another one entirely", current=RIGHT)
 
 
+def test_the_current_password_is_guessed_as_seldom_as_at_the_door(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passwords.Passwords.__init__, "__kwdefaults__", CHEAP)
+    studio.people.set_password(RIGHT)
+    for _ in range(5):
+        with pytest.raises(InvalidInput):
+            studio.people.set_password("another one entirely", current="wrong")
+    assert studio.people.audit(limit=1)[0].action == "was refused"
+    with pytest.raises(NotAllowed):
+        studio.acting_as(OWNER).people.set_password("another one entirely", current=RIGHT)
+    door = Accounts(studio.store, Passwords(**CHEAP), per_name=studio.people.password_tries)
+    assert door.sign_in("Owner", RIGHT, address=HOME).wait_s > 0
+    studio.people.password_tries.forget("owner")
+    studio.people.set_password("another one entirely", current=RIGHT)
+
+
+def test_a_new_password_ends_links_and_a_first_one_does_not(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords.Passwords.__init__, "__kwdefaults__", CHEAP)
+    sessions = Sessions(studio.store, studio.workspace.secrets)
+    first = sessions.new_token(1)
+    studio.people.set_password(RIGHT)
+    assert sessions.use_token(first) == 1
+    kim = users.add_user(studio.store, actor=OWNER, username="kim").id
+    theirs, mine = sessions.new_token(kim), sessions.new_token(1)
+    studio.people.new_password()
+    assert (sessions.use_token(theirs), sessions.use_token(mine)) == (kim, None)
+
+
+def test_the_same_again_within_a_minute_is_one_line(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        audit.add_audit(studio.store, user_id=None, name="vi", action="took out", about="item/1")
+        audit.add_audit(studio.store, user_id=1, name="vi", action="took out", about="item/1")
+        audit.add_audit(studio.store, user_id=1, name="vi", action="took out", about="item/2")
+    assert len(studio.people.audit()) == 3
+    monkeypatch.setattr(audit, "FOLDED_S", 0.0)
+    audit.add_audit(studio.store, user_id=1, name="vi", action="took out", about="item/1")
+    assert len(studio.people.audit()) == 4
+
+
 def test_the_history_tells_who_did_what(studio: Studio, accounts: Accounts) -> None:
     made = studio.people.invite(note="Kim")
     kim = accounts.accept(made.token, "kim", RIGHT, address=HOME)
@@ -404,3 +467,42 @@ def test_a_removed_persons_files_go_too(studio: Studio, workspace: Workspace) ->
         studio.datasets.get(dataset.id)
     with pytest.raises(Conflict):
         studio.people.remove(1)
+
+
+def test_a_removed_person_leaves_nothing_on_the_disk(studio: Studio, workspace: Workspace) -> None:
+    """Also behind more than one page of what they saw of others, and what is in no list."""
+    from masuka.jobs import queue
+    from masuka.store import items, jobs, models, runs
+
+    kim = users.add_user(studio.store, actor=OWNER, username="kim", role="editor").id
+    theirs = Actor(kim, "editor", "kim")
+    studio.people.share(kim, "all")
+
+    def draw(by: Actor, name: str) -> Path:
+        file = workspace.items / name
+        file.write_bytes(b"x")
+        items.add_item(
+            studio.store, actor=by, file=workspace.relative(file), width=1, height=1, prompt="", seed=1, settings={}
+        )
+        return file
+
+    gone = [draw(theirs, "kims.png")]
+    with studio.store.write():
+        kept = [draw(OWNER, f"{number}.png") for number in range(1001)]
+    gone += [workspace.uploads / f"{kim}-{'a' * 24}" / "0000" / "face.png", workspace.adapters / "hidden" / "x.safetensors"]
+    kept.append(workspace.uploads / f"{kim}1-{'a' * 24}" / "0000" / "face.png")
+    job = queue.add_job(studio.store, actor=theirs, kind="draw_images", title="t", request={}, params={})
+    queue.ask_cancel(studio.store, actor=OWNER, job_id=job.id)
+    gone += [workspace.jobs / str(job.id) / "log.txt", workspace.items / "previews" / f"{job.id}.webp"]
+    run = runs.add_run(studio.store, actor=theirs, name="r", base="pocket", family="f", config={})
+    gone.append(workspace.runs / f"{run.id:05d}" / "state.bin")
+    for file in (*gone[1:], kept[-1]):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+    models.add_model(
+        studio.store, actor=theirs, kind="adapter", name="L", path=workspace.relative(gone[2]), active=False
+    )
+    studio.people.remove(kim)
+    assert [f for f in gone if f.exists()] == [] and all(f.exists() for f in kept)
+    assert jobs.get_pulse(studio.store, id=job.id) is None
+    assert len(items.list_items(studio.store, actor=OWNER, limit=None)) == 1001

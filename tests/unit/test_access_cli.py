@@ -67,3 +67,33 @@ def test_people_are_found_by_name_and_the_last_owner_stays() -> None:
     assert masuka("user", "lock", "nobody", code=1)["error"]["type"] == "NotFound"
     masuka("user", "signout", "mira")
     assert [e["action"] for e in masuka("user", "history")] == ["signed out everywhere", "renamed a person"]
+
+
+def test_a_number_is_never_anothers_name() -> None:
+    from masuka.requests import Actor
+    from masuka.store import users
+    from masuka.studio import Studio
+
+    assert masuka("user", "rename", "owner", "2", code=1)["error"]["field"] == "username"
+    with Studio.open() as studio:
+        for name in ("3", "trusted"):  # a name from before numbers were refused
+            users.add_user(studio.store, actor=Actor(1), username=name)
+    assert masuka("user", "role", "3", "owner", code=1)["error"]["type"] == "Conflict"
+    assert masuka("user", "role", "trusted", "editor")["id"] == 3
+
+
+def test_a_link_lets_in_whom_it_names() -> None:
+    from masuka.access.sessions import Sessions
+    from masuka.requests import Actor
+    from masuka.store import users
+    from masuka.studio import Studio
+
+    with Studio.open() as studio:
+        kim = users.add_user(studio.store, actor=Actor(1), username="kim").id
+    for names, user_id in ((["--name", "Kim"], kim), ([], 1)):
+        token = masuka("link", *names)["link"].partition("token=")[2]
+        with Studio.open() as studio:
+            assert Sessions(studio.store, studio.workspace.secrets).use_token(token) == user_id
+    masuka("user", "lock", "kim")
+    assert masuka("link", "--name", "kim", code=1)["error"]["type"] == "Conflict"
+    assert masuka("link", "--name", "nobody", code=1)["error"]["type"] == "NotFound"

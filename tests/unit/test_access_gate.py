@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,7 +29,7 @@ from masuka.access.sessions import Sessions
 from masuka.config import Settings, Workspace
 from masuka.errors import InvalidInput
 from masuka.requests import Actor
-from masuka.store import users
+from masuka.store import audit, users
 from masuka.store.connect import Store
 
 OWNER = Actor(1)
@@ -56,16 +56,17 @@ def add(door: Door, name: str = "eda", role: Any = "editor") -> int:
     ).id  # fmt: skip
 
 
-def knock(door: Door) -> TestClient:
+def knock(door: Door, peer: str = "testclient") -> TestClient:
     """A browser before the gate, with a tiny app behind it that says who came and how."""
 
     async def who(request: Request) -> JSONResponse:
         seen = {"name": request.scope["actor"].name, "host": request.headers.get("x-forwarded-host", "")}
+        seen["server"] = request.headers.get("x-gradio-server", "")
         return JSONResponse(seen)
 
     paths = (WHO, "/gradio_api/queue/data", "/gradio_api/queue/join", "/gradio_api/token", "/upload/a/1")
     app = Starlette(routes=[Route(p, who, methods=["GET", "POST", "PUT"]) for p in paths])
-    return TestClient(Gate(app, door), follow_redirects=False)
+    return TestClient(Gate(app, door), follow_redirects=False, client=(peer, 5))
 
 
 def inside(door: Door, user_id: int = 1) -> TestClient:
@@ -214,7 +215,7 @@ def test_a_websocket_is_closed(door: Door) -> None:
     ],
 )  # fmt: skip
 def test_host_names(door: Door, host: str, served: bool) -> None:
-    door.hosts.add("*.tunnel.example")
+    door.hosts |= {"*.tunnel.example"}
     assert (knock(door).get("/healthz", headers={"host": host}).status_code == 200) is served
 
 
@@ -243,8 +244,24 @@ def test_listening_everywhere_allows_no_more_names() -> None:
 )  # fmt: skip
 def test_origins(door: Door, origin: str, passes: bool) -> None:
     door.allow_host("public.example")
-    door.hosts.add("*.tunnel.example")
+    door.hosts |= {"*.tunnel.example"}
     answer = knock(door).post("/login", data={"token": "x"}, headers={"origin": origin})
+    assert (answer.status_code != 403) is passes
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "passes"),
+    [
+        ("192.168.1.5:7860", "http://192.168.1.5:7860", True), ("192.168.1.5:7860", "http://192.168.1.5", False),
+        ("192.168.1.5:7860", "http://192.168.1.5:9000", False), ("proxy.example", "https://proxy.example", True),
+        ("proxy.example:443", "https://proxy.example", True), ("proxy.example:7860", "https://proxy.example", False),
+        ("192.168.1.5:7860", "https://proxy.example", True), ("proxy.example", "https://[", False),
+    ],
+)  # fmt: skip
+def test_another_port_of_the_same_host_is_another_site(door: Door, host: str, origin: str, passes: bool) -> None:
+    door.hosts |= {"192.168.1.5", "proxy.example"}
+    door.proxied = frozenset({"proxy.example"})
+    answer = knock(door).post("/login", data={"token": "x"}, headers={"host": host, "origin": origin})
     assert (answer.status_code != 403) is passes
 
 
@@ -254,6 +271,8 @@ def test_origins(door: Door, origin: str, passes: bool) -> None:
                     st.text(alphabet=st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=80)),
     st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE"]),
 )  # fmt: skip
+@example({"origin": "http://["}, "POST")
+@example({"host": "[", "origin": "//[::"}, "POST")
 def test_no_header_gets_a_stranger_in(door: Door, headers: dict[str, str], method: str) -> None:
     encoded = {k.encode(): v.strip().encode("latin-1") for k, v in headers.items()}
     answer = knock(door).request(method, WHO, headers=encoded)
@@ -262,11 +281,12 @@ def test_no_header_gets_a_stranger_in(door: Door, headers: dict[str, str], metho
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.binary(max_size=300), st.sampled_from(["/login", "/invite", "/register"]))
+@example(b"token=http%3A%2F%2F%5Bx%3Ftoken%3Da", "/login")
 def test_no_form_breaks_the_door(door: Door, body: bytes, path: str) -> None:
     door.accounts.registration = True
     answer = knock(door).post(path, content=body, headers={"content-type": "application/x-www-form-urlencoded"})
     assert answer.status_code in (400, 401, 404, 429)
-    door.tokens.forget("testclient")
+    door.tokens.forget("testserver False testclient")
 
 
 def test_a_form_that_is_too_long_is_no_form(door: Door) -> None:
@@ -328,7 +348,7 @@ def test_whoever_waits_for_a_password_keeps_nobody_else_waiting(door: Door) -> N
     add(door)
     release, began = threading.Event(), threading.Semaphore(0)
 
-    def slowly(username: str, password: str, *, address: str) -> Verdict:
+    def slowly(username: str, password: str, *, address: str, shared: bool) -> Verdict:
         began.release()
         release.wait(20)
         return Verdict(None)
@@ -371,6 +391,100 @@ def test_sign_ins_of_one_address_are_limited(door: Door) -> None:
     codes = [client.post("/login", data={"token": "x"}).status_code for _ in range(4)]
     assert codes == [401, 401, 401, 429]
     assert client.get("/login").status_code == 200
+
+
+TUNNEL, HOME = {"host": "a.tunnel.example"}, {"host": "127.0.0.1:7860"}
+
+
+def test_strangers_behind_a_tunnel_keep_nobody_out_at_home(door: Door) -> None:
+    door.allow_host("a.tunnel.example")
+    door.looks, door.changes = Rate(5), Rate(5)
+    client = knock(door, "127.0.0.1")
+    for _ in range(5):
+        client.get("/enter", headers=TUNNEL)
+        client.post("/login", data={"token": "x"}, headers=TUNNEL)
+    assert client.get("/enter", headers=TUNNEL).status_code == 429
+    assert client.post("/login", data={"username": "x"}, headers=TUNNEL).status_code == 429
+    assert client.get("/login", headers=HOME).status_code == 200
+    assert client.post("/login", data={"token": "wrong"}, headers=HOME).status_code == 401
+
+
+def test_a_right_token_passes_whatever_strangers_did(door: Door) -> None:
+    from masuka.access.links import digest
+    from masuka.store import invites
+
+    invites.add_invite(
+        door.accounts.store, actor=OWNER, token_hash=digest("t" * 43), role="viewer", note="", shares=[],
+        expires_at="2999-01-01",
+    )  # fmt: skip
+    door.looks, door.changes = Rate(2), Rate(2)
+    client = knock(door)
+    for _ in range(3):
+        client.get("/login")
+        client.post("/login", data={"token": "x"})
+    for path in ("/", "/login", "/register", "/healthz", "/register?token=x", "/login?token=x", "/invite?token=x"):
+        assert client.get(path).status_code == 429, path
+    assert client.post("/login", data={"token": "x"}).status_code == 429
+    assert client.get("/", params={"token": door.sessions.new_token(1)}).status_code == 303
+    assert knock(door).post("/login", data={"token": door.sessions.new_token(1)}).status_code == 303
+    assert knock(door).get("/invite", params={"token": "t" * 43}).status_code == 200
+    assert client.get(WHO).status_code == 200
+
+
+def test_strangers_are_counted_where_nothing_is_open_too(door: Door) -> None:
+    door.looks = Rate(3)
+    client = knock(door)
+    forged = [{"cookie": f"{door.sessions.cookie_name}=zzz{n}"} for n in range(4)]
+    assert [client.get(WHO, headers=each).status_code for each in forged] == [401, 401, 401, 429]
+
+
+def test_names_below_a_star_are_counted_as_one(door: Door) -> None:
+    door.hosts |= {"*.tunnel.example"}
+    door.looks = Rate(3)
+    client = knock(door)
+    codes = [client.get("/login", headers={"host": f"n{n}.tunnel.example"}).status_code for n in range(4)]
+    assert codes == [200, 200, 200, 429]
+
+
+def test_many_wrong_names_keep_nobody_out_where_an_address_is_shared(door: Door) -> None:
+    eda = add(door)
+    door.allow_host("a.tunnel.example")
+    door.hosts, door.proxied = door.hosts | {"proxy.example"}, frozenset({"proxy.example"})
+    right = {"username": "eda", "password": RIGHT}
+    for peer, host in (("127.0.0.1", "a.tunnel.example"), ("10.0.0.2", "proxy.example"), ("127.0.0.1", "localhost")):
+        client = knock(door, peer)
+        for number in range(21):
+            given = {"username": f"{host} {number}", "password": "x"}
+            assert client.post("/login", data=given, headers={"host": host}).status_code == 401
+        assert client.post("/login", data=right, headers={"host": host}).status_code == 303
+    alone = knock(door, "203.0.113.7")
+    codes = [alone.post("/login", data={"username": f"n{n}", "password": "x"}).status_code for n in range(21)]
+    assert codes[-1] == 429 and eda
+
+
+def test_only_this_machine_says_whom_a_tunnel_brings(door: Door) -> None:
+    door.allow_host("x.ngrok.example", tells_address=True)
+    for peer, seen in (("127.0.0.1", "10.1.1.1"), ("192.168.1.66", "192.168.1.66")):
+        headers = {"host": "x.ngrok.example", "x-forwarded-for": "10.1.1.1"}
+        knock(door, peer).post("/login", data={"username": "x", "password": "y"}, headers=headers)
+        assert audit.list_audit(door.accounts.store, actor=OWNER, limit=1)[0].address == seen
+
+
+def test_under_a_tunnels_name_no_site_shows_the_page_in_a_frame(workspace: Workspace) -> None:
+    with Store.open(workspace) as store:
+        door = door_of(store, workspace, framed_by="https://*.host.example")
+        door.allow_host("a.tunnel.example")
+        for host, framed in (("localhost", True), ("a.tunnel.example", False)):
+            link = {"params": {"token": door.sessions.new_token(1)}, "headers": {"host": host}}
+            answer = knock(door).get("/", **link)
+            assert ("host.example" in answer.headers["content-security-policy"]) is framed
+            assert ("SameSite=None" in answer.headers["set-cookie"]) is framed
+            assert ("x-frame-options" in answer.headers) is not framed
+
+
+def test_what_gradio_would_believe_is_dropped(door: Door) -> None:
+    seen = inside(door).get(WHO, headers={"x-gradio-server": "https://evil.example"}).json()
+    assert seen["server"] == ""
 
 
 def test_nobody_reads_the_stream_of_another_session(door: Door) -> None:

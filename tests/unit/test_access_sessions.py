@@ -16,7 +16,7 @@ from masuka.access.links import LINK_LIFETIME_S, Links, digest
 from masuka.access.sessions import AT_HOME, AWAY, SEEN_EVERY_S, Sessions
 from masuka.config import Workspace
 from masuka.requests import Actor
-from masuka.store import users
+from masuka.store import invites, users
 from masuka.store.connect import Store
 from masuka.store.migrations.runner import backup, restore
 
@@ -224,9 +224,13 @@ def test_no_made_up_cookie_or_token_opens(tmp_path_factory: pytest.TempPathFacto
 def test_a_restored_backup_lets_nobody_in_again(workspace: Workspace) -> None:
     with Store.open(workspace) as store:
         cookie = Sessions(store, workspace.secrets).begin(1)
+        invites.add_invite(
+            store, actor=OWNER, token_hash="x", role="viewer", note="", shares=[], expires_at="2999-01-01"
+        )
     kept = backup(workspace.database, backups=workspace.backups)
     with Store.open(workspace) as store:
         Sessions(store, workspace.secrets).end(cookie)
     restore(workspace.database, kept, backups=workspace.backups)
     with Store.open(workspace) as store:
         assert Sessions(store, workspace.secrets).find(cookie) is None
+        assert invites.find_invite(store, token_hash="x", now="2030-01-01") is None

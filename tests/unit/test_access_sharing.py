@@ -12,6 +12,7 @@ import pytest
 from masuka.config import Settings, Workspace
 from masuka.errors import InvalidInput, MasukaError, NotAllowed, NotFound
 from masuka.requests import Actor
+from masuka.requests.text import id_in
 from masuka.store import characters, datasets, items, jobs, models, pictures, rows, runs, users
 from masuka.store.connect import Store
 from masuka.studio import Studio
@@ -198,6 +199,89 @@ def test_what_was_shared_can_be_taken_back(world: World) -> None:
     shares.delete_share(world.store, actor=world.kim, user_id=looker.user_id, kind="all")
     with pytest.raises(NotFound):
         READ["item"](world.store, looker, world.ids["item"])
+
+
+def test_an_owner_takes_back_their_own_share_of_everything(settings: Settings) -> None:
+    with Studio.open(settings) as studio:
+        otto = users.add_user(studio.store, actor=OWNER, username="otto", role="owner").id
+        kim = users.add_user(studio.store, actor=OWNER, username="kim", role="viewer").id
+        ottos = studio.acting_as(Actor(otto, "owner", "otto")).people
+        studio.people.share(kim, "all")
+        ottos.share(kim, "all")
+        ottos.unshare(kim, "all")
+        assert [s.by_user_id for s in studio.people.shares(user_id=kim)] == [1]
+        ottos.unshare(kim, "all", by_user_id=1)
+        assert studio.people.shares(user_id=kim) == []
+        with pytest.raises(NotAllowed):
+            studio.acting_as(Actor(kim, "editor", "kim")).people.unshare(kim, "all", by_user_id=otto)
+
+
+def test_the_button_ends_the_share_that_it_names(settings: Settings) -> None:
+    from masuka.ui import people
+    from masuka.ui.view import View
+
+    with Studio.open(settings) as studio:
+        otto = users.add_user(studio.store, actor=OWNER, username="otto", role="owner").id
+        kim = users.add_user(studio.store, actor=OWNER, username="kim", role="viewer").id
+        for by in (OWNER, Actor(otto, "owner", "otto")):
+            studio.acting_as(by).people.share(kim, "all")
+        assert "Stop sharing everything of otto" in people.draw_people(studio, View())
+        people.on_share_all(studio, {"id": kim, "by": otto}, View())
+        assert [s.by_user_id for s in studio.people.shares(user_id=kim)] == [1]
+        people.on_share_all(studio, {"id": kim, "on": False}, View())
+        assert studio.people.shares(user_id=kim) == []
+
+
+def test_anothers_sample_is_told_like_one_that_is_not_there(world: World) -> None:
+    with pytest.raises(NotFound) as other:
+        runs.get_sample(world.store, actor=newcomer(world.store), id=world.ids["sample"])
+    with pytest.raises(NotFound) as missing:
+        runs.get_sample(world.store, actor=OWNER, id=999)
+    assert str(other.value).replace(str(world.ids["sample"]), "999") == str(missing.value)
+
+
+def test_an_editor_takes_in_what_they_uploaded_and_nothing_else_of_the_machine(settings: Settings) -> None:
+    with Studio.open(settings) as studio:
+        eda = Actor(users.add_user(studio.store, actor=OWNER, username="eda", role="editor").id, "editor", "eda")
+        theirs, uploads = studio.acting_as(eda).datasets, studio.workspace.uploads
+        dataset = theirs.create(name="d", trigger_word="dxx").id
+        own = uploads / f"{eda.user_id}-{'a' * 24}"
+        other = uploads / f"{eda.user_id}1-{'a' * 24}"
+        for folder in (own, other):
+            folder.mkdir(parents=True)
+        (own / "link").symlink_to("/etc")
+        for wrong in ("/etc", uploads, other, own / ".." / other.name, own / "link", studio.workspace.root):
+            with pytest.raises(NotAllowed):
+                theirs.add_pictures(dataset, [own, wrong])
+        assert theirs.add_pictures(dataset, [own], forget_sources=True).state == "queued"
+        assert studio.datasets.add_pictures(dataset, ["/etc"]).state == "queued"
+
+
+def test_only_an_owner_is_told_about_the_machine_at_home(settings: Settings) -> None:
+    from masuka.ui import home
+    from masuka.ui.view import View
+
+    with Studio.open(settings) as studio:
+        studio.store.notices.append("The database lies in /some/folder.")
+        assert "/some/folder" in home.draw_machine(studio, View())
+        assert "/some/folder" not in home.draw_machine(studio.acting_as(Actor(1, "editor")), View())
+
+
+def test_so_many_pictures_are_taken_out_at_once(settings: Settings) -> None:
+    from masuka.ui import library
+    from masuka.ui.view import View
+
+    with Studio.open(settings) as studio:
+        one = add_item(studio.store, OWNER, None)
+        assert library.on_export(studio, {"ids": [one] * 3000}, View()).fetch == f"download/items?ids={one}"
+        with pytest.raises(InvalidInput):
+            library.on_export(studio, {"ids": list(range(1, 2002))}, View())
+
+
+@pytest.mark.parametrize("wrong", ["", "0", "-1", "1.0", "²", "１", "9" * 19, "9" * 5000, str(2**63), None, True, [1]])
+def test_what_is_no_id(wrong: object) -> None:
+    assert id_in(wrong) is None
+    assert (id_in("7"), id_in(7), id_in(str(2**63 - 1))) == (7, 7, 2**63 - 1)
 
 
 def test_nobody_shares_what_is_not_theirs(world: World) -> None:

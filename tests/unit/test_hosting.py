@@ -6,6 +6,7 @@ import json
 import stat
 import zipfile
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from masuka import logs
 from masuka.config import Settings, Workspace
 from masuka.hosting import diagnostics, doctor, runtime
 from masuka.hosting.machine import disk_free_gib, likely_device, machine
+from masuka.requests import Actor
+from masuka.studio import Studio
+from masuka.ui import health
+from masuka.ui.view import View
 
 
 @pytest.mark.parametrize(
@@ -121,3 +126,15 @@ def test_the_bundle_tells_no_secret(settings: Settings, tmp_path: Path) -> None:
     assert report["settings"]["keys_given"] == ["FAL_KEY"]
     assert report["jobs"][0]["state"] == "failed"
     assert not list(file.parent.glob(".*.part"))
+
+
+def test_settings_show_what_the_doctor_finds_to_the_owner_alone(settings: Settings) -> None:
+    with Studio.open(settings) as studio:
+        page = health.draw_health(studio, View())
+        found = doctor.examine(settings, serving=True)
+        for finding in found:
+            assert f'data-finding="{finding.name}"' in page
+            assert escape(finding.remedy) in page
+        assert page.index(f'"{next(f.name for f in found if f.state != "good")}"') < page.index('"python"')
+        viewer = studio.acting_as(Actor(user_id=1, role="viewer"))
+        assert health.draw_health(viewer, View()) == ""

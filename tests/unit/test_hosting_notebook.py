@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from masuka import notebook
+from masuka.config import Settings, Workspace
 from masuka.errors import (
     AccessDenied,
     Conflict,
@@ -24,9 +26,11 @@ from masuka.errors import (
     NotFound,
     RemoteUnavailable,
 )
-from masuka.hosting import colab, process
+from masuka.hosting import colab, install, process, sending
 from masuka.hosting.idle import IdleWatch
 from masuka.hosting.runtime import Runtime, detect
+from masuka.hosting.turns import Turn
+from masuka.studio import Studio
 
 STAND_IN = Path(__file__).parents[1] / "notebooks" / "stand_in"
 SERVER = """
@@ -53,7 +57,7 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv("COLAB_STAND_IN", json.dumps(told))
 
     yield behave
-    for name in [n for n in sys.modules if n == "google" or n.startswith("google.colab")]:
+    for name in [n for n in sys.modules if n.split(".")[0] == "google"]:
         del sys.modules[name]
 
 
@@ -143,6 +147,30 @@ def test_an_unknown_way_is_refused(tmp_path: Path) -> None:
         notebook.open_masuka(root=tmp_path, python=sys.executable, way="page")
 
 
+@pytest.mark.slow
+def test_the_chosen_base_is_offered_with_its_size_and_the_disk_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, home = install.Place(STAND_IN.parents[2]), tmp_path / "home"
+    environment = {"MASUKA_HOME": str(home), "MASUKA_DEVICE": "cpu"}
+
+    def base(name: str) -> str:
+        return notebook._base(notebook.Opened("app"), place, sys.executable, environment, name)
+
+    assert base("pocket") == "pocket"
+    with pytest.raises(NotFound):
+        base("no-such-base")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**30))
+    assert base("flux1-schnell") == "pocket"
+    assert "GiB to download; 1 GiB are free, which is too little" in capsys.readouterr().out
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**40))
+    assert base("flux1-schnell") == "flux1-schnell"
+    assert "comes in the background" in capsys.readouterr().out
+    with Studio.open(Settings(Workspace(home), device="cpu")) as studio:
+        assert [(job.kind, job.state) for job in studio.jobs.list()] == [("download_model", "queued")]
+
+
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
@@ -199,8 +227,8 @@ def test_a_runtime_that_nobody_uses_is_ended_once(tmp_path: Path) -> None:
     database = tmp_path / "masuka.db"
     database.touch()
     ended = threading.Event()
-    watch = IdleWatch(database, quiet_s=0.05, token=tmp_path / "idle", then=ended.set)
-    thread = watch.start(look_every_s=0.01)
+    watch = IdleWatch(database, quiet_s=0.05, then=ended.set)
+    thread = watch.start(Turn(tmp_path / "idle"), look_every_s=0.01)
     assert ended.wait(20)
     thread.join(20)
     assert not thread.is_alive()
@@ -208,20 +236,139 @@ def test_a_runtime_that_nobody_uses_is_ended_once(tmp_path: Path) -> None:
 
 def test_what_moves_keeps_a_runtime(tmp_path: Path) -> None:
     database = tmp_path / "masuka.db"
-    watch = IdleWatch(database, quiet_s=3600, token=tmp_path / "idle", then=lambda: None)
+    watch = IdleWatch(database, quiet_s=3600, then=lambda: None)
     assert watch.idle_s() < 3600
     (tmp_path / "masuka.db-wal").touch()
     os.utime(tmp_path / "masuka.db-wal", (time.time() + 100, time.time() + 100))
     assert watch.idle_s() < 0
 
 
-def test_a_newer_watch_replaces_the_older(tmp_path: Path) -> None:
-    database = tmp_path / "masuka.db"
-    first = IdleWatch(database, quiet_s=3600, token=tmp_path / "idle", then=lambda: None).start(look_every_s=0.01)
-    second = IdleWatch(database, quiet_s=3600, token=tmp_path / "idle", then=lambda: None).start(look_every_s=0.01)
+def test_of_what_is_started_again_the_newest_alone_goes_on(tmp_path: Path) -> None:
+    done = {name: threading.Event() for name in ("first", "second")}
+
+    def start(name: str) -> threading.Thread:
+        return Turn(tmp_path / "turn").every(0.01, name, lambda: done[name].set() is None)
+
+    first = start("first")
+    assert done["first"].wait(20)
+    second = start("second")
     first.join(20)
     assert not first.is_alive()
+    assert done["second"].wait(20)
     assert second.is_alive()
-    (tmp_path / "idle").unlink()
+    (tmp_path / "turn").unlink()
     second.join(20)
     assert not second.is_alive()
+
+
+def test_background_work_that_fails_is_told_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = threading.Event()
+    faults: list[Exception] = [OSError("no network"), RemoteUnavailable("Google is silent.", "Wait.")]
+
+    def work() -> bool:
+        if faults:
+            raise faults.pop()
+        done.set()
+        return False
+
+    thread = Turn(tmp_path / "turn").every(0.01, "masuka-token", work)
+    assert done.wait(20)
+    thread.join(20)
+    assert "Google is silent. Wait." in caplog.text and "no network" in caplog.text
+
+
+def test_an_app_that_ends_by_itself_meanwhile_is_no_trouble(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(state, process.free_port(0))
+    send = os.kill
+
+    def late(pid: int, how: int) -> None:
+        send(pid, signal.SIGKILL)
+        while process.started_at(pid):
+            time.sleep(0.01)
+        raise ProcessLookupError(pid)
+
+    monkeypatch.setattr(os, "kill", late)
+    assert process.stop(state)
+    assert process.running(state) is None
+
+
+@pytest.mark.slow
+def test_a_runtime_is_kept_until_everything_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(STAND_IN.parents[2]))
+    place, home, vault = install.Place(tmp_path), tmp_path / "home", tmp_path / "vault"
+    place.state.mkdir()
+    environment = {
+        "MASUKA_HOME": str(home), "MASUKA_VAULT": str(vault), "MASUKA_PLATFORM": "kaggle", "MASUKA_DEVICE": "cpu",
+    }  # fmt: skip
+    sending.send_the_rest(place)
+    vault.mkdir()
+    with Studio.open(Settings(Workspace(home), device="cpu")) as studio:
+        studio.characters.create(name="Bolt", trigger_word="bolt7x", class_word="robot")
+    sending.remember(place, sys.executable, environment)
+    lent = home / "secrets" / sending.LENT
+    lent.write_text("ya29.canary")
+    vault.rmdir()
+    vault.write_text("no folder")
+    with pytest.raises(MasukaError, match="the runtime is kept"):
+        sending.send_the_rest(place)
+    assert lent.exists() and (place.state / sending.KEPT).exists()
+    vault.unlink()
+    vault.mkdir()
+    sending.send_the_rest(place)
+    assert any(vault.rglob("*")) and not lent.exists()
+    assert "Everything is in the vault" in capsys.readouterr().out
+    assert not (place.state / sending.KEPT).exists()
+
+
+def test_a_studio_that_could_not_be_kept_says_so_when_it_is_closed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vault = tmp_path / "vault"
+    vault.mkdir()
+    settings = Settings(Workspace(tmp_path / "home"), device="cpu", vault=vault)
+    opened = notebook.Opened("cells", studio=Studio.open(settings))
+    opened.studio.vault.save()
+    opened.close()
+    assert "Not everything" not in capsys.readouterr().out
+    opened = notebook.Opened("cells", studio=Studio.open(settings))
+    opened.studio.characters.create(name="Bolt", trigger_word="bolt7x", class_word="robot")
+    shutil.rmtree(vault)
+    opened.close()
+    assert "Not everything is in the vault yet" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_leaves_no_studio_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(STAND_IN.parents[2]))
+    monkeypatch.setenv("MASUKA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MASUKA_VAULT", str(tmp_path / "vault"))
+    (tmp_path / "vault").mkdir()
+    install.Place(tmp_path).state.mkdir()
+    with pytest.raises(NotFound):
+        notebook.open_masuka(root=tmp_path, python=sys.executable, way="cells", base="no-such-base")
+    assert "vault-saves" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_the_kernel_lends_the_app_a_token_and_a_refusal_is_no_failure(
+    google: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from masuka.vault import keeper
+
+    assert sending.LENT == keeper.LENT_TOKEN
+    place = install.Place(tmp_path)
+    place.state.mkdir()
+    file = tmp_path / "secrets" / sending.LENT
+    google(auth="refused")
+    notebook._lend_token(file, place)
+    assert not file.exists()
+    assert "did not give the permission" in capsys.readouterr().out
+    google(token="ya29.canary")
+    notebook._lend_token(file, place)
+    assert file.read_text() == "ya29.canary"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "canary" not in capsys.readouterr().out
+    (place.state / "lending").unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -13,7 +14,9 @@ from masuka import logs
 from masuka.config import Settings
 from masuka.errors import AccessDenied, InvalidInput, NotFound, RemoteUnavailable
 from masuka.hosting import keys
+from masuka.jobs.secrets import stored_secrets
 from masuka.requests import Actor
+from masuka.store import users
 from masuka.studio import Studio
 from tests.unit.test_keys_forms import GOOD
 
@@ -152,11 +155,53 @@ def test_a_service_of_ones_own_is_asked_at_its_own_address(studio: Studio, servi
     assert service.asked[0][1]["authorization"] == "Bearer anything-goes"
 
 
+def test_a_key_of_the_environment_is_sent_to_no_other_address(settings: Settings, service: StandIn) -> None:
+    name, given = "OPENAI_API_KEY", StandIn()
+    thread = threading.Thread(target=given.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    with Studio.open(settings) as studio:
+        studio.preferences.set_key(name, "typed-for-this-address", base_url=f"{service.address}/v1")
+    secret = {name: "of-the-environment"}
+    with Studio.open(replace(settings, secrets=secret, openai_base_url=f"{given.address}/v1/")) as studio:
+        with pytest.raises(InvalidInput, match="environment's address alone"):
+            studio.preferences.set_key(name, "", base_url=f"{service.address}/v2")
+        studio.preferences.set_key(name, "", base_url=f"{given.address}/v1/")
+        studio.preferences.test_key(name)
+    given.shutdown()
+    given.server_close()
+    thread.join()
+    assert service.asked == []
+    assert [(path, told["authorization"]) for path, told in given.asked] == [("/v1/models", "Bearer of-the-environment")]
+
+
+def test_a_new_address_needs_its_key_again(studio: Studio, service: StandIn) -> None:
+    studio.preferences.set_key("OPENAI_API_KEY", "for-another-address", base_url="https://llm.example.org/v1")
+    studio.preferences.set_key("OPENAI_API_KEY", "", base_url=f"{service.address}/v1")
+    with pytest.raises(NotFound):
+        studio.preferences.test_key("OPENAI_API_KEY")
+    assert service.asked == []
+
+
+def test_a_key_of_any_owner_is_the_studios(studio: Studio, settings: Settings) -> None:
+    second = users.add_user(studio.store, actor=studio.actor, username="second", role="owner")
+    theirs = studio.acting_as(Actor(user_id=second.id, role="owner", name="second")).preferences
+    theirs.set_key("NGROK_AUTHTOKEN", GOOD["NGROK_AUTHTOKEN"])
+    theirs.set_key("OPENAI_API_KEY", "anything-goes", base_url="https://llm.example.org/v1")
+    assert studio.preferences.keys()["NGROK_AUTHTOKEN"] == theirs.keys()["NGROK_AUTHTOKEN"] == "stored"
+    assert studio.preferences.base_url() == "https://llm.example.org/v1"
+    for user_id in (1, second.id):
+        assert stored_secrets(studio.store, settings, user_id)["NGROK_AUTHTOKEN"] == GOOD["NGROK_AUTHTOKEN"]
+    studio.preferences.set_key("NGROK_AUTHTOKEN", "")
+    assert theirs.keys()["NGROK_AUTHTOKEN"] == ""
+
+
 def test_only_the_owner_may_test_a_key(studio: Studio) -> None:
     from masuka.errors import NotAllowed
 
     with pytest.raises(NotAllowed):
         studio.acting_as(Actor(user_id=2, role="editor")).preferences.test_key("HF_TOKEN")
+    with pytest.raises(NotAllowed):
+        studio.acting_as(Actor(user_id=2, role="editor")).preferences.list_keys()
 
 
 def test_the_list_shows_the_end_of_a_key_and_nothing_else(studio: Studio) -> None:

@@ -190,11 +190,14 @@ def test_packages_that_do_not_load_are_replaced_by_a_private_environment(
     target = install.prepare(place, "requirements.txt", notebook=True)
     assert target == install.Target(str(venv), shared=False)
     assert "private environment instead" in capsys.readouterr().out
-    # The next time the conflict is known, and nothing is tried twice.
+    # The next time the trouble is known, and nothing is installed twice.
     assert install.prepare(place, "requirements.txt", notebook=True) == target
     told = capsys.readouterr().out
     assert "as before" in told
     assert "Nothing to do" in told
+    # It was a passing one: the kernel's own Python is used again.
+    monkeypatch.setattr(install, "SELF_TEST", "")
+    assert install.prepare(place, "requirements.txt", notebook=True) == install.Target(sys.executable, shared=True)
 
 
 def test_what_must_not_move_is_pinned() -> None:

@@ -90,6 +90,7 @@ def test_a_pod_keeps_everything_on_its_volume(settings: Settings, tmp_path: Path
     assert space.settled(settings, pod, root=root).vault is None
     (root / "workspace").mkdir(parents=True)
     assert space.settled(settings, pod, root=root).vault == root / "workspace" / "masuka"
+    assert space.settled(settings, pod, root=root).host == "0.0.0.0"
     mine = replace(settings, vault=tmp_path / "mine")
     assert space.settled(mine, pod, root=root).vault == tmp_path / "mine"
 

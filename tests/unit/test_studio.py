@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -256,7 +257,8 @@ def test_nothing_hangs_on_a_character_of_somebody_else(studio: Studio, photos: P
     other = studio.acting_as(Actor(user_id=guest.id, role="editor", name="guest"))
     with pytest.raises(NotFound):
         other.datasets.create(name="Mine", trigger_word="nova9", character_id=mira.id)
-    data = filled(other, photos, "Mine")
+    sent = shutil.copytree(photos, studio.workspace.uploads / f"{guest.id}-{'a' * 24}")
+    data = filled(other, sent, "Mine")
     with pytest.raises(NotFound):
         other.training.start(dataset_id=data.id, character_id=mira.id)
 

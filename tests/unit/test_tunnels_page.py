@@ -11,7 +11,7 @@ import gradio as gr
 import pytest
 
 from masuka.config import Settings
-from masuka.errors import MasukaError
+from masuka.errors import Conflict, MasukaError, RemoteUnavailable
 from masuka.hosting import addresses
 from masuka.hosting.addresses import Addresses
 from masuka.hosting.tunnels.budget import BYTES_A_MONTH, REQUESTS_A_MONTH
@@ -60,6 +60,15 @@ def test_a_link_on_its_way_cannot_be_asked_for_twice(studio: Studio) -> None:
 def test_a_link_that_did_not_open_is_an_error_with_its_hint(studio: Studio) -> None:
     with pytest.raises(MasukaError, match="Copy it again"):
         links._outcome(Addresses(state="failed", message="No.", hint="Copy it again."))
+
+
+def test_a_link_is_called_closed_only_when_the_app_says_so(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "WAIT_S", 0.1)
+    with pytest.raises(Conflict, match="not running"):
+        links.on_close(studio, {}, VIEW)
+    told(studio, state="open", public_url="https://otter.example", provider="ngrok")
+    with pytest.raises(RemoteUnavailable, match="has not closed the link yet"):
+        links.on_close(studio, {}, VIEW)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,19 @@ def test_one_open_path_is_enough_to_refuse(path: str, house: House) -> None:
 def test_an_app_that_does_not_answer_is_not_shown_either(house: House) -> None:
     address = house.address
     house.server_close()
-    with pytest.raises(NotAllowed, match="does not answer"):
+    with pytest.raises(RemoteUnavailable, match="does not answer"):
         local_must_refuse(address)
+
+
+def test_a_door_that_is_busy_lets_nobody_in() -> None:
+    with pytest.raises(RemoteUnavailable, match="answers 429"):
+        public_must_refuse("https://x.example", transport=answering(*[refusal()] * 3, httpx.Response(429)), deadline_s=0)
+
+
+def test_an_app_that_is_not_ready_is_said_in_a_sentence(house: House) -> None:
+    house.status = 503
+    with pytest.raises(RemoteUnavailable, match="answers 503"):
+        local_must_refuse(house.address)
 
 
 def through(folder: Path, upstream: str) -> tuple[Proxy, httpx.HTTPTransport]:
@@ -104,5 +115,6 @@ def test_a_link_that_never_leads_here_is_given_up(answer: httpx.Response | Excep
     ],
 )
 def test_an_answer_that_is_not_our_gates_is_never_trusted(answer: httpx.Response) -> None:
-    with pytest.raises(NotAllowed):
-        public_must_refuse("https://x.example", transport=answering(answer), deadline_s=0)
+    entrance = httpx.Response(303, headers={"location": "/login"})
+    with pytest.raises(NotAllowed, match="/config answered"):
+        public_must_refuse("https://x.example", transport=answering(*[answer] * 3, entrance), deadline_s=0)

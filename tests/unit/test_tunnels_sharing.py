@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from masuka.config import Settings, Workspace
-from masuka.errors import Conflict, NotAllowed, RemoteUnavailable
+from masuka.errors import Conflict, NotAllowed, RemoteUnavailable, StoreError
 from masuka.hosting import addresses
 from masuka.hosting.runtime import Runtime
-from masuka.hosting.sharing import Rules, Sharing, opens_by_itself, ways
+from masuka.hosting.sharing import ASK_EVERY, Rules, Sharing
 from masuka.hosting.tunnels import Link, Tunnel
 from masuka.hosting.tunnels.budget import Budget
 from masuka.hosting.tunnels.probe import public_must_refuse
+from masuka.hosting.ways import opens_by_itself, ways
 from tests.tunnel_stand_in import House, Proxy, certificate
 
 SOON_S = 10.0
@@ -58,8 +59,11 @@ class Gate:
     def __init__(self) -> None:
         self.hosts: set[str] = set()
         self.password = True
+        self.faults: list[BaseException] = []
 
     def may_open(self) -> None:
+        if self.faults:
+            raise self.faults.pop()
         if not self.password:
             raise NotAllowed("A link needs an owner's password first.", "Set one.")
 
@@ -88,7 +92,9 @@ def gate() -> Gate:
 def make(workspace: Workspace, house: House, gate: Gate, pem: Path) -> Iterator[Make]:
     made: list[Sharing] = []
 
-    def new(*tunnels: Tunnel, share: str = "auto", public_address: str = "", **more: object) -> Sharing:
+    def new(
+        *tunnels: Tunnel, share: str = "auto", public_address: str = "", budget: Budget | None = None, **more: object
+    ) -> Sharing:
         import httpx
 
         transport = httpx.HTTPTransport(verify=ssl.create_default_context(cafile=str(pem)))
@@ -97,7 +103,7 @@ def make(workspace: Workspace, house: House, gate: Gate, pem: Path) -> Iterator[
             allow_host=lambda link: gate.hosts.add(link.host),
             forget_host=lambda link: gate.hosts.discard(link.host),
             tunnels=lambda: tunnels,
-            budget=Budget(lambda: "", lambda text: None),
+            budget=budget or Budget(lambda: "", lambda text: None),
             share=share,
             public_address=public_address,
             probe=partial(public_must_refuse, transport=transport, deadline_s=2.0),
@@ -246,6 +252,108 @@ def test_the_app_that_ends_takes_its_link_along(make: Make, pem: Path, workspace
     until(lambda: addresses.read(workspace).state == "open")
     sharing.stop()
     assert not way.alive() and not workspace.address.exists()
+    assert make(Way("gradio", pem)).open().provider == "gradio", "the next app may have a link"
+
+
+def test_a_screen_that_cannot_be_written_to_does_not_end_the_watch(
+    make: Make, pem: Path, gate: Gate, workspace: Workspace
+) -> None:
+    def broken(_: object) -> None:
+        raise BrokenPipeError("nobody reads it")
+
+    way = Way("ngrok", pem)
+    sharing = make(way, watch_every_s=0.05)
+    sharing._rules.say = broken
+    sharing.start(open_now=True)
+    until(lambda: addresses.read(workspace).state == "open")
+    gate.password = False
+    until(lambda: not way.alive() and addresses.read(workspace).state == "failed")
+    assert sharing._thread.is_alive()
+
+
+def test_a_file_that_cannot_be_written_does_not_end_the_watch(
+    make: Make, pem: Path, gate: Gate, workspace: Workspace
+) -> None:
+    way = Way("ngrok", pem)
+    make(way, watch_every_s=0.05).start(open_now=True)
+    until(lambda: addresses.read(workspace).state == "open")
+    workspace.address.unlink()
+    workspace.address.mkdir()
+    gate.password = False
+    until(lambda: not way.alive() and gate.hosts == set())
+    workspace.address.rmdir()
+    until(lambda: addresses.read(workspace).state == "failed")
+
+
+def test_a_count_that_cannot_be_saved_leaves_no_link_open(make: Make, pem: Path, workspace: Workspace) -> None:
+    def refuse(_: str) -> None:
+        raise StoreError("The database is busy.", "Try again.")
+
+    budget, way = Budget(lambda: "", refuse), Way("ngrok", pem)
+    make(way, budget=budget, watch_every_s=0.05).start(open_now=True)
+    until(lambda: addresses.read(workspace).state == "open")
+    budget.add(requests=1)
+    wish = addresses.ask(workspace, "close")
+    assert addresses.answer_to(workspace, wish, timeout_s=SOON_S).state == "closed"
+    assert not way.alive()
+
+
+def test_a_database_that_is_busy_for_a_moment_does_not_close_for_good(
+    make: Make, pem: Path, gate: Gate, workspace: Workspace
+) -> None:
+    way = Way("ngrok", pem)
+    make(way, watch_every_s=0.05, reopen_waits_s=(0.05, 0.05, 0.05)).start(open_now=True)
+    until(lambda: addresses.read(workspace).state == "open")
+    gate.faults = [StoreError("The database is busy.", "Try again."), StoreError("The database is busy.", "Try again.")]
+    until(lambda: way.opened >= 2 and addresses.read(workspace).state == "open" and not gate.faults)
+
+
+def test_the_link_is_closed_when_the_app_lets_strangers_in_later(
+    make: Make, pem: Path, gate: Gate, house: House, workspace: Workspace
+) -> None:
+    way = Way("ngrok", pem)
+    make(way, watch_every_s=0.05).start(open_now=True)
+    until(lambda: addresses.read(workspace).state == "open")
+    house.open.add("/config")
+    until(lambda: addresses.read(workspace).state == "failed")
+    assert "let strangers in" in addresses.read(workspace).message
+    assert not way.alive() and gate.hosts == set() and ASK_EVERY < 10
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ends_takes_the_link_along(make: Make, pem: Path, gate: Gate, workspace: Workspace) -> None:
+    way = Way("ngrok", pem)
+    sharing = make(way, watch_every_s=0.05)
+    sharing.start(open_now=True)
+    until(lambda: addresses.read(workspace).state == "open")
+    gate.faults = [SystemExit()]
+    until(lambda: not sharing._thread.is_alive())
+    assert not way.alive() and gate.hosts == set()
+
+
+class Stuck(Way):
+    """A way whose program does not end while it is held."""
+
+    held = True
+
+    def close(self) -> None:
+        if self.held and self.proxy is not None:
+            raise PermissionError("not ours to end")
+        super().close()
+
+
+def test_a_program_that_does_not_end_is_said_and_reaches_nothing(
+    make: Make, pem: Path, gate: Gate, workspace: Workspace
+) -> None:
+    way = Stuck("ngrok", pem)
+    make(way, watch_every_s=0.05).start(open_now=True)
+    until(lambda: addresses.read(workspace).state == "open")
+    wish = addresses.ask(workspace, "close")
+    told = addresses.answer_to(workspace, wish, timeout_s=SOON_S)
+    assert told.state == "failed" and "does not end" in told.message and told.public_url == ""
+    assert gate.hosts == set()
+    way.held = False
+    until(lambda: not way.alive() and addresses.read(workspace).state == "closed")
 
 
 class Hanging(Way):

@@ -102,6 +102,24 @@ def test_a_button_is_taken_out_whatever_stands_in_it() -> None:
     assert roles.without_forbidden(body, Actor(1)) == body
 
 
+def test_a_viewer_gets_no_button_beside_a_picture_either() -> None:
+    star = '<button type="button" class="star" data-do="images-star" aria-label="Star"><svg><path d="M0"/></svg></button>'
+    assert roles.without_forbidden(f"<i>{star}</i>{star}", Actor(2, "viewer")) == "<i></i>"
+    assert roles.without_forbidden(star, Actor(2, "editor")) == star
+
+
+@pytest.mark.parametrize("role", ["viewer", "editor"])
+def test_what_is_not_for_them_is_refused_to_whoever_asks_for_it_by_hand(studio: Studio, role: Any) -> None:
+    actor, wiring = person(studio, role), Wiring(studio, built.TABS)
+    request: Any = SimpleNamespace(request=SimpleNamespace(scope={"actor": actor}))
+    before = studio.people.audit(limit=1000)
+    for action in wiring.actions:
+        if roles.RANKS[role] < roles.RANKS[roles.needed_for(action)]:
+            answer = wiring.on_perform(f'{{"do": "{action}", "payload": {{"id": 1, "ids": [1]}}, "key": ""}}', request)
+            assert "&quot;ok&quot;: false" in answer and ("look, not change" in answer or "Only the owner" in answer), action
+    assert studio.people.audit(limit=1000) == before
+
+
 def test_an_invite_is_shown_once_and_its_form_understood(studio: Studio) -> None:
     values = {"role": "editor", "share": "characters", "days": "3", "note": "Kim", "character-1": True, "character-2": False}
     told = people.on_invite(studio, {"values": values}, View())

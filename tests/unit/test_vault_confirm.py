@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from masuka.errors import AccessDenied, RemoteUnavailable
+from masuka.vault import saving
 from masuka.vault.confirm import (
     DriveChecksums,
     LentToken,
@@ -20,8 +21,8 @@ from masuka.vault.confirm import (
     Sent,
     checksum,
     for_folder,
-    is_pretended,
     lend_token,
+    on_local_disk,
 )
 from tests.vault_trials import Machine
 
@@ -115,14 +116,20 @@ def test_what_drive_answers_is_told(drive: Drive) -> None:
         DriveChecksums(lambda: "t", base_url="http://example.org")
 
 
-def test_a_pretended_folder_proves_nothing_by_reading_back(tmp_path: Path) -> None:
+def test_only_a_local_disk_proves_by_reading_back(tmp_path: Path) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(MOUNTS)
-    assert is_pretended(Path("/content/drive/MyDrive/MASUKA"), mounts=mounts)
-    assert is_pretended(Path("/content/drive/with space/MASUKA"), mounts=mounts)
-    assert not is_pretended(Path("/data/vault"), mounts=mounts)
-    assert not is_pretended(Path("/content/elsewhere"), mounts=mounts)
-    assert not is_pretended(Path("/x"), mounts=tmp_path / "missing")
+    assert not on_local_disk(Path("/content/drive/MyDrive/MASUKA"), mounts=mounts)
+    assert not on_local_disk(Path("/content/drive/with space/MASUKA"), mounts=mounts)
+    for kind in ("nfs4", "cifs", "9p", "virtiofs", "fuseblk", "fuse.rclone", "something-new"):
+        mounts.write_text(f"{MOUNTS}48 21 0:53 / /mnt rw - {kind} x rw\n")
+        assert not on_local_disk(Path("/mnt/vault"), mounts=mounts)
+    assert on_local_disk(Path("/data/vault"), mounts=mounts)
+    assert on_local_disk(Path("/content/elsewhere"), mounts=mounts)
+    for cloud in ("Library/CloudStorage/GoogleDrive-a@b.c", "Library/Mobile Documents/com~apple", "Dropbox", "OneDrive - X"):
+        assert not on_local_disk(Path("/a", cloud, "vault"), mounts=mounts)
+    assert on_local_disk(Path("/x"), mounts=tmp_path / "missing")
+    assert not on_local_disk(Path("/Volumes/server/vault"), mounts=tmp_path / "missing")
     assert for_folder(tmp_path, tmp_path / "token").can_tell
     assert not ReadBack(can_tell=False).arrived([])
 
@@ -140,3 +147,14 @@ def test_a_kernel_lends_its_token_to_the_app(tmp_path: Path, drive: Drive) -> No
     lend_token(file, "renewed")
     with pytest.raises(AccessDenied):
         asks.arrived(sent)
+
+
+def test_an_expired_token_holds_up_no_tidying(tmp_path: Path, drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path / "one", tmp_path / "mount")
+    machine.saver.confirm = LentToken(lend_token(tmp_path / "token", "expired"), base_url=drive.url)
+    machine.saver.save()
+    assert not machine.saver.confirm_written()
+    monkeypatch.setattr(saving, "SETTLED_S", 0.0)
+    assert machine.saver.confirm_written()
+    assert machine.local.sure == 1 and machine.local.confirmed == 0 and machine.local.unconfirmed
+    machine.close()

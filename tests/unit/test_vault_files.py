@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from masuka.config import Workspace
 from masuka.errors import Damaged
 from masuka.store.snapshots import Referred
-from masuka.vault import index, moving
+from masuka.vault import generations, index, moving
+from masuka.vault import mirror as mirrors
 from masuka.vault.disk import Disk
 from masuka.vault.index import Index, Kept
 from masuka.vault.local import Local
@@ -57,7 +59,7 @@ def places(workspace: Workspace) -> Places:
 
 @pytest.fixture
 def mirror(disk: Counting, places: Places) -> Mirror:
-    mirror = Mirror(disk, places, Local(folder="v", runtime="aaaaaaaa"))
+    mirror = Mirror(disk, places, Local(folder="v", runtime="aaaaaaaa"), at_once=lambda: True)
     mirror.load()
     return mirror
 
@@ -164,7 +166,7 @@ def test_newer_checkpoints_replace_older_ones(workspace: Workspace, mirror: Mirr
     for step in (10, 20, 30):
         checkpoint(workspace, 1, step, b"%d" % step)
         mirror.copy(mirror.waiting())
-    mirror.retire(lambda path: True, "2026-01-01T00:00:00+00:00")
+    mirror.retire(lambda path: True, 1)
     kept = {p.split("/")[3] for p in mirror.known() if p.startswith("runs/")}
     assert kept == {"step-00000020", "step-00000030"}
     assert not list(disk.root.glob("files/**/step-00000010/*"))
@@ -187,9 +189,9 @@ def test_a_changed_file_is_kept_beside_the_old_one(workspace: Workspace, mirror:
     mirror.copy(mirror.waiting())
     assert mirror.known()["media/items/a.png"].bytes == 5
     assert len(list(disk.root.glob("files/media/items/a~*.png"))) == 2
-    mirror.retire(lambda path: True, "2026-01-02T00:00:00+00:00")
-    assert mirror.forget("2026-01-01T00:00:00+00:00") == 0
-    assert mirror.forget("2026-01-02T00:00:00+00:00") == 1
+    mirror.retire(lambda path: True, 7)
+    assert mirror.forget(6) == 0
+    assert mirror.forget(7) == 1
     (left,) = disk.root.glob("files/media/items/a~*.png")
     assert left.read_bytes() == b"newer"
 
@@ -208,7 +210,7 @@ def test_another_line_does_not_overrule_ours(disk: Disk) -> None:
 
     def kept(text: str) -> Kept:
         sha256 = hashlib.sha256(text.encode()).hexdigest()
-        return Kept("media/items/a.png", index.stored_name("media/items/a.png", sha256), sha256, 1, "2026")
+        return Kept("media/items/a.png", index.stored_name("media/items/a.png", sha256), sha256, 1, "2026-01-01T00:00:00+00:00")
 
     lists.write([kept("common")], runtime="aaaaaaaa", number=1, generation=1, full=False)
     lists.write([kept("theirs")], runtime="aaaaaaaa", number=2, generation=2, full=False)
@@ -266,3 +268,157 @@ def test_what_the_database_has_a_use_for(tmp_path: Path) -> None:
         "media/items/b.png", "media/items/thumbs/b.webp", "adapters/00008-x/a", "runs/00004/samples/a.png", "jobs/6/log.txt",
     ):  # fmt: skip
         assert not uses(path), path
+
+
+def test_many_may_ask_for_the_same_file_at_once(workspace: Workspace, mirror: Mirror) -> None:
+    file = write(workspace.items / "a.png", os.urandom(3_000_000))
+    content = file.read_bytes()
+    mirror.copy(mirror.waiting())
+    file.unlink()
+    (kept,) = mirror.absent()
+    failed: list[Exception] = []
+
+    def fetch() -> None:
+        try:
+            mirror.fetch(kept)
+        except (OSError, Damaged) as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=fetch) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert file.read_bytes() == content
+    assert [f.name for f in workspace.items.iterdir() if f.is_file()] == ["a.png"]
+
+
+def listed(disk: Disk, **changed: object) -> None:
+    """Writes a list of one file as a stranger may: sealed, but with anything in it."""
+    entry = {
+        "path": "media/items/x.png", "sha256": "0" * 64, "bytes": 1, "at": "2026-01-01T00:00:00+00:00", "gone": 1,
+        "stored": index.stored_name("media/items/x.png", "0" * 64),
+    }  # fmt: skip
+    values = {"runtime": "aaaaaaaa", "number": 1, "generation": 1, "full": False, "entries": [{**entry, **changed}]}
+    text = generations.sealed(values)
+    write(disk.root / f"index/aaaaaaaa-000001-{hashlib.sha256(text).hexdigest()[:16]}.json", text)
+
+
+def test_no_list_deletes_a_file_outside_the_vault(disk: Counting, tmp_path: Path) -> None:
+    victim = write(tmp_path / "victim.txt", b"precious")
+    listed(disk)
+    assert Index(disk).read("aaaaaaaa", {})
+    for stored in (str(victim), "../victim.txt", "files/media/items/../../../../victim.txt"):
+        with pytest.raises(Damaged):
+            disk.discard(stored)
+    (disk.root / "files").mkdir()
+    (disk.root / "files/link").symlink_to(tmp_path)
+    with pytest.raises(Damaged):
+        disk.discard("files/link/victim.txt")
+    assert victim.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"stored": "/etc/passwd"}, {"stored": "db/gen-1.db"}, {"path": "media/../../x"}, {"path": "etc/x"}, {"path": 7},
+        {"sha256": "0"}, {"bytes": "1"}, {"bytes": -1}, {"at": "soon"}, {"at": "2026-01-01"}, {"gone": None},
+    ],
+)  # fmt: skip
+def test_a_list_that_says_what_cannot_be_is_passed_over(disk: Counting, changed: dict[str, object]) -> None:
+    listed(disk, **changed)
+    assert Index(disk).read("aaaaaaaa", {}) == {}
+
+
+def test_a_replaced_checkpoint_stays_until_the_newer_ones_are_sure(
+    workspace: Workspace, disk: Counting, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror(disk, places, Local(folder="v", runtime="aaaaaaaa"))
+    mirror.load()
+    for step in (10, 20, 30):
+        checkpoint(workspace, 1, step, b"%d" % step)
+        mirror.copy(mirror.waiting())
+    mirror.retire(lambda path: True, 1)
+    assert mirror.unsure and list(disk.root.glob("files/**/step-00000010/*"))
+    monkeypatch.setattr(mirrors, "SETTLED_S", 0.0)
+    mirror.retire(lambda path: True, 1)
+    assert not mirror.unsure and not list(disk.root.glob("files/**/step-00000010/*"))
+
+
+def test_a_file_that_cannot_be_copied_holds_up_no_other(workspace: Workspace, mirror: Mirror, disk: Counting) -> None:
+    long = "\u56fe" * 80
+    write(workspace.items / f"{long}.png", b"1")
+    write(workspace.items / "good.png", b"22")
+    no_text = os.fsdecode(b"broken-\xff.png")
+    write(workspace.items / no_text, b"333")
+    assert mirror.copy(mirror.waiting()) == 2
+    assert set(mirror.known()) == {f"media/items/{long}.png", "media/items/good.png"}
+    assert list(mirror.refused) == [f"media/items/{no_text}"]
+    assert all(len(os.fsencode(f.name)) < 200 for f in disk.root.rglob("*"))
+
+
+def test_what_the_vault_lost_is_copied_again(workspace: Workspace, mirror: Mirror, disk: Counting) -> None:
+    write(workspace.items / "a.png", b"a")
+    write(workspace.items / "b.png", b"b")
+    mirror.copy(mirror.waiting())
+    (lost,) = disk.root.glob("files/media/items/a~*.png")
+    lost.unlink()
+    assert mirror.verify() == 1
+    assert [found.path for found in mirror.waiting()] == ["media/items/a.png"]
+    assert mirror.copy(mirror.waiting()) == 1
+    assert lost.exists() and mirror.verify() == 0 and mirror.waiting() == []
+
+
+def test_a_copy_that_nobody_finished_is_swept(workspace: Workspace, mirror: Mirror, disk: Counting) -> None:
+    write(workspace.items / "a.png", b"a")
+    mirror.copy(mirror.waiting())
+    (whole,) = disk.root.glob("files/media/items/a~*.png")
+    old = write(whole.with_name(f"{whole.name}.bbbbbbbb.part"), b"x")
+    own = write(whole.with_name(f"{whole.name}.aaaaaaaa.part"), b"x")
+    new = write(whole.with_name(f"{whole.name}.cccccccc.part"), b"x", time.time())
+    only = write(whole.with_name("b~000000000000.png.bbbbbbbb.part"), b"x")
+    assert mirror.verify() == 0
+    assert not old.exists()
+    assert own.exists() and new.exists() and only.exists() and whole.exists()
+
+
+def test_a_purge_reaches_the_files_of_a_branch_that_was_set_aside(workspace: Workspace, disk: Counting, tmp_path: Path) -> None:
+    there = Workspace(root=tmp_path / "there").create()
+    other = Mirror(disk, Places(there), Local(folder="v", runtime="bbbbbbbb", generation=2))
+    other.load()
+    write(there.items / "secret.png", b"secret")
+    other.copy(other.waiting())
+    local = Local(folder="v", runtime="aaaaaaaa", merged={"bbbbbbbb": 2}, purged=3, sure=2)
+    mirror = Mirror(disk, Places(workspace), local)
+    mirror.load()
+    mirror.load_purged()
+    assert mirror.known() == {}
+    local.sure = 3
+    mirror.load_purged()
+    mirror.retire(lambda path: False, 3)
+    assert mirror.forget(3) == 1
+    assert not list(disk.root.glob("files/**/secret*"))
+
+
+def test_whoever_else_wants_a_file_waits_for_the_one_copy(workspace: Workspace, mirror: Mirror, disk: Counting) -> None:
+    file = write(workspace.items / "a.png", b"a" * 3_000_000)
+    mirror.copy(mirror.waiting())
+    file.unlink()
+    (kept,) = mirror.absent()
+    reads = []
+    reading, inside = disk.read, threading.Event()
+
+    def read(path: str) -> Iterator[bytes]:
+        reads.append(path)
+        inside.wait(5)
+        return reading(path)
+
+    disk.read = read  # type: ignore[method-assign]
+    threads = [threading.Thread(target=mirror.fetch, args=(kept,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    inside.set()
+    for thread in threads:
+        thread.join()
+    assert len(reads) == 1 and file.stat().st_size == 3_000_000

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
+import shutil
+import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from masuka.config import Settings, Workspace
-from masuka.errors import Damaged, NotFound, SchemaTooNew
+from masuka.errors import Damaged, NotFound, SchemaTooNew, StoreError
 from masuka.requests.actor import Actor
 from masuka.store import settings as settings_rows
-from masuka.vault import generations
+from masuka.vault import generations, restoring, saving
 from masuka.vault.confirm import ReadBack
 from masuka.vault.generations import Generations, Head, superfluous, tips
 from masuka.vault.restoring import before_opening, restore
@@ -181,8 +184,6 @@ def test_the_branch_that_is_open_can_be_the_one_that_stays(tmp_path: Path, vault
 
 
 def test_a_copied_workspace_takes_a_name_of_its_own(machine: Machine, tmp_path: Path, vault: Path) -> None:
-    import shutil
-
     machine.add("Mira")
     machine.save()
     shutil.copytree(tmp_path / "one", tmp_path / "copy")
@@ -276,7 +277,8 @@ def test_a_purge_reaches_older_saves_once_the_new_one_is_sure(tmp_path: Path, va
 def test_a_fault_at_every_call_leaves_the_newest_save_or_the_one_before() -> None:
     tried = vault_trials.faults(300)
     assert tried.broken == 0
-    assert tried.times > 20
+    # It went on until a save came through, and every call before that failed once.
+    assert 0 < tried.acknowledged <= tried.times
 
 
 def test_a_full_disk_is_told_and_leaves_what_was_there() -> None:
@@ -313,7 +315,181 @@ def test_a_manifest_with_another_seal_is_refused() -> None:
     with pytest.raises(Damaged):
         Head.from_text(text.replace(b'"generation": 1', b'"generation": 2'))
     with pytest.raises(Damaged):
-        generations.opened(b"[]")
+        Head.from_text(b"[]")
+    with pytest.raises(Damaged):
+        Head.from_text(b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"generation": "7"}, {"generation": True}, {"generation": 10**30}, {"runtime": "../../x"}, {"sha256": "00"},
+        {"created_at": "soon"}, {"created_at": "2026-01-01"}, {"chain": None}, {"chain": {"x": 1}}, {"schema": "m001"},
+        {"size_bytes": -1}, {"merged": {"aaaaaaaa": "1"}}, {"kin": [1]}, {"places": {"media": 1}},
+    ],
+)  # fmt: skip
+def test_a_manifest_that_says_what_cannot_be_stops_nobody(
+    machine: Machine, tmp_path: Path, vault: Path, changed: dict[str, object]
+) -> None:
+    machine.add("Mira")
+    head = machine.save()
+    bad = {**asdict(head), "format": generations.FORMAT, **changed}
+    (vault / "db/head-000099-bbbbbbbb-0000000000000000.json").write_bytes(generations.sealed(bad))
+    (vault / head.head_path).with_name("head-000098-bbbbbbbb-0000000000000000.json").write_bytes(head.as_text())
+    assert Generations(machine.disk).heads() == [head]
+    machine.add("Zorbi")
+    machine.save()
+    assert names_on(tmp_path / "two", vault) == {"Mira", "Zorbi"}
+
+
+def test_a_clock_that_goes_back_changes_no_order(machine: Machine, tmp_path: Path, vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.saver.confirm = ReadBack(can_tell=True)
+    for number in range(12):
+        machine.add(f"A{number}")
+        machine.save()
+    early = (datetime.now(UTC) - timedelta(hours=3)).isoformat(timespec="microseconds")
+    monkeypatch.setattr(saving, "now_at", lambda: early)
+    machine.saver.confirm = ReadBack(can_tell=False)
+    machine.add("B")
+    machine.save()
+    assert machine.local.confirmed < machine.local.written
+    machine.saver.confirm = ReadBack(can_tell=True)
+    assert machine.saver.confirm_written() and machine.local.confirmed == machine.local.written == 13
+    for number in range(12):
+        machine.add(f"C{number}")
+        machine.save()
+    numbers = [h.generation for h in machine.saver.generations.heads()]
+    assert numbers[:10] == list(range(25, 15, -1))
+    newest = machine.saver.generations.heads()[0]
+    (vault / newest.db_path).write_bytes(b"x")
+    other = Machine(tmp_path / "two", vault)
+    assert other.restored is not None and other.restored.head.generation == 24
+    other.close()
+
+
+def test_twins_that_do_not_see_each_other_keep_both_branches(tmp_path: Path, vault: Path) -> None:
+    first = Machine(tmp_path / "one", vault)
+    first.add("base")
+    first.save()
+    first.close()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    one, two = Machine(tmp_path / "one", vault), Machine(tmp_path / "two", vault)
+    seen = one.saver.generations.heads()
+    two.saver.generations.heads = lambda: seen  # type: ignore[method-assign]
+    one.add("of one")
+    one.save()
+    two.add("of two")
+    theirs = two.saver.save()
+    for number in range(15):
+        one.add(f"C{number}")
+        one.save()
+    assert {b.key for b in one.saver.branches} == {one.local.last, theirs.key}
+    assert theirs in Generations(one.disk).heads()
+    one.close()
+    two.close()
+
+
+def test_a_branch_that_went_on_after_it_was_chosen_is_not_set_aside(tmp_path: Path, vault: Path) -> None:
+    one = Machine(tmp_path / "one", vault)
+    one.add("base")
+    one.save()
+    two = Machine(tmp_path / "two", vault)
+    one.add("of one")
+    chosen = one.save()
+    two.add("of two")
+    two.save()
+    two.local.chosen = chosen.key
+    two.local.save(two.workspace)
+    two.close()
+    one.add("later")
+    later = one.save()
+    two = Machine(tmp_path / "two", vault)
+    two.save()
+    assert later.key in {b.key for b in two.saver.branches}
+    one.close()
+    two.close()
+
+
+def test_an_empty_studio_is_never_preferred_to_what_was_there(tmp_path: Path, vault: Path) -> None:
+    one = Machine(tmp_path / "one", vault)
+    one.add("Mira")
+    one.save()
+    vault.rename(tmp_path / "away")
+    (tmp_path / "vault").touch()
+    empty = Machine(tmp_path / "two", vault)
+    assert "Nothing came back from the vault" in empty.notices[0]
+    vault.unlink()
+    (tmp_path / "away").rename(vault)
+    for number in range(3):
+        empty.add(f"New{number}")
+        assert empty.save().rootless
+    assert names_on(tmp_path / "three", vault) == {"Mira"}
+    # A person may prefer it.
+    empty.add("chosen")
+    assert not empty.saver.save(merged={one.local.runtime: one.local.generation}).rootless
+    assert "chosen" in names_on(tmp_path / "four", vault)
+    one.close()
+    empty.close()
+
+
+@pytest.mark.parametrize("text", ["{half", "[]", '{"folder": "x", "chain": null}', ""])
+def test_damaged_notes_are_laid_aside_and_the_line_goes_on(machine: Machine, tmp_path: Path, vault: Path, text: str) -> None:
+    machine.add("Mira")
+    head = machine.save()
+    machine.close()
+    notes = tmp_path / "one/vault/state.json"
+    notes.write_text(text)
+    again = Machine(tmp_path / "one", vault)
+    assert notes.with_suffix(".damaged").read_text() == text
+    again.saver.look()
+    again.saver.recover(head.mark)
+    again.add("Zorbi")
+    after = again.save()
+    assert after.descends(head) and not after.rootless
+    assert [b.key for b in again.saver.branches] == [after.key]
+    again.close()
+
+
+def test_a_vault_that_hangs_holds_up_no_start(machine: Machine, vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = threading.Event()
+    monkeypatch.setattr(restoring, "refuse_inside", lambda *given: held.wait(30))
+    settings = Settings(workspace=machine.workspace, vault=vault)
+    opening = before_opening(settings, patience_s=0.05)
+    held.set()
+    assert "has not answered" in opening.notices[0]
+
+
+def test_a_folder_that_was_a_vault_and_is_empty_is_refused(machine: Machine, tmp_path: Path, vault: Path) -> None:
+    machine.add("Mira")
+    machine.save()
+    vault.rename(tmp_path / "away")
+    vault.mkdir()
+    machine.add("Zorbi")
+    with pytest.raises(StoreError, match="is empty, and was not"):
+        machine.save()
+    assert not list(vault.rglob("*.db"))
+    vault.rmdir()
+    (tmp_path / "away").rename(vault)
+    assert machine.save().generation == 2
+
+
+def test_what_was_not_confirmed_is_asked_about_after_a_restart(tmp_path: Path, vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path / "one", vault, can_tell=False)
+    machine.add("secret")
+    machine.save()
+    machine.saver.save(purge=True)
+    machine.close()
+    again = Machine(tmp_path / "one", vault, can_tell=False)
+    assert [w.generation for w in again.local.unconfirmed] == [1, 2]
+    monkeypatch.setattr(saving, "SETTLED_S", 0.0)
+    assert again.saver.confirm_written()
+    again.saver.tidy()
+    assert [h.generation for h in again.saver.generations.heads()] == [2]
+    assert again.local.confirmed_at == ""
+    again.saver.confirm = ReadBack(can_tell=True)
+    again.saver.confirm_written()
+    assert again.local.confirmed == again.local.written == 2
+    again.close()
 
 
 def test_an_older_save_of_the_same_line_can_be_gone_back_to(machine: Machine, tmp_path: Path, vault: Path) -> None:

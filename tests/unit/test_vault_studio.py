@@ -127,6 +127,21 @@ def test_emptying_the_bin_reaches_the_vault(studio: Studio, kept: Settings) -> N
     assert keep.exists()
 
 
+def test_a_purge_that_fails_is_made_later(kept: Settings, tmp_path: Path) -> None:
+    with Studio.open(kept) as studio:
+        studio.characters.create(name="secret", trigger_word="abc1")
+        studio.vault.save(files=False)
+        (tmp_path / "vault").rename(tmp_path / "away")
+        (tmp_path / "vault").touch()
+        studio.characters.delete(1)
+        studio.vault.purge()
+        until(lambda: studio.vault.status().why)
+    (tmp_path / "vault").unlink()
+    (tmp_path / "away").rename(tmp_path / "vault")
+    with Studio.open(kept):
+        until(lambda: not any(b"secret" in f.read_bytes() for f in (tmp_path / "vault").rglob("*") if f.is_file()))
+
+
 def until(true: object, seconds: float = 60.0) -> None:
     deadline_s = time.monotonic() + seconds
     while not true():  # type: ignore[operator]
@@ -173,6 +188,27 @@ def test_the_open_branch_can_stay(studio: Studio, kept: Settings) -> None:
     assert not studio.vault.status().forked
     with pytest.raises(NotFound):
         studio.vault.choose("nothing")
+
+
+def test_an_old_workspace_says_that_the_vault_went_on_elsewhere(kept: Settings) -> None:
+    with Studio.open(kept) as studio:
+        studio.characters.create(name="Mira", trigger_word="mira7x")
+        studio.vault.save()
+    with Studio.open(elsewhere(kept, "two")) as other:
+        other.characters.create(name="Newer", trigger_word="newer1")
+        other.vault.save()
+        newest = next(b.key for b in other.vault.branches() if b.ours)
+    with Studio.open(kept) as studio:
+        studio.vault.branches()
+        assert studio.vault.status().apart
+        assert "Another studio is in the vault" in storage.saved_words(studio)
+        page = storage.draw_vault(studio, View())
+        assert "goes on from elsewhere" in page and newest in page
+        assert not studio.vault.choose(newest)
+    with Studio.open(kept) as studio:
+        assert {c.name for c in studio.characters.list()} == {"Mira", "Newer"}
+        studio.vault.save()
+        assert not studio.vault.status().forked
 
 
 def test_only_the_owner_chooses_and_purges(studio: Studio) -> None:

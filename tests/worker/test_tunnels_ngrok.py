@@ -19,9 +19,9 @@ from filelock import FileLock
 from masuka import logs
 from masuka.config import Settings, Workspace
 from masuka.errors import AccessDenied, Conflict, ExternalError, RemoteUnavailable
-from masuka.hosting.sharing import LOCK_NAME
 from masuka.hosting.tunnels import agents, ngrok_program
 from masuka.hosting.tunnels.ngrok import WORDS, Ngrok
+from masuka.hosting.ways import LOCK_NAME
 from masuka.studio import Studio
 from tests.tunnel_stand_in import Program
 

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from masuka.config import Settings
+from masuka.config import Settings, Workspace
 from masuka.errors import StoreError
 from masuka.requests.actor import Actor
 from masuka.store import characters
 from masuka.store.connect import Store
+from masuka.vault import asked, copying
 from masuka.vault import keeper as keeping
 from masuka.vault.disk import Disk
+from masuka.vault.generations import Generations
 from masuka.vault.keeper import Keeper
 from tests import vault_trials
 
@@ -49,6 +51,10 @@ class Hanging(Disk):
             self.held.set()
             self.free.wait(60)
 
+    def there(self) -> bool:
+        self._wait()
+        return super().there()
+
     def names(self, folder: str) -> list[str]:
         self._wait()
         return super().names(folder)
@@ -80,6 +86,91 @@ def test_a_folder_that_hangs_holds_up_nobody(settings: Settings, tmp_path: Path,
             time.sleep(0.05)
         assert keeper.status().state == "saved"
         assert keeper.stop()
+
+
+def test_a_folder_that_hangs_at_the_start_is_told(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = replace(settings, vault=tmp_path / "vault")
+    with Store.open(settings.workspace) as store:
+        keeper = Keeper(store, kept)
+        keeper.start()
+        keeper.save_now()
+        assert keeper.stop()
+        characters.add_character(store, actor=OWNER, name="Mira", trigger_word="abc")
+        disk = Hanging(tmp_path / "vault")
+        disk.free.clear()
+        keeper = Keeper(store, kept, disk=disk)
+        keeper.start()
+        assert disk.held.wait(30)
+        assert keeper.status().unsaved_since_at
+        assert keeper.status().state == "saving"
+        monkeypatch.setattr(keeping, "HUNG_S", 0.0)
+        assert keeper.status().state == "unreachable"
+        disk.free.set()
+        assert keeper.stop()
+
+
+def test_files_that_hang_hold_up_few_requests_and_no_jobs(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Hanging(tmp_path / "vault")
+    monkeypatch.setattr(copying, "GLANCE_S", 0.2)
+    monkeypatch.setattr(copying, "READY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(asked, "MOST_WAITING", 2)
+    with Store.open(settings.workspace) as store:
+        keeper = Keeper(store, replace(settings, vault=disk.root), disk=disk)
+        keeper._local.filling = True
+        disk.free.clear()
+        keeper.start()
+        began = threading.Event()
+        keeper.when_ready(began.set)
+        assert began.wait(30)
+        answers: list[bool] = []
+        wanted = [settings.workspace.items / f"{n}.png" for n in range(8)]
+        threads = [
+            threading.Thread(target=lambda f=f: answers.append(keeper.here(f, patient=False)))  # type: ignore[misc]
+            for f in wanted
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert answers == [False] * 8
+        disk.free.set()
+        keeper.stop()
+
+
+def test_a_fresh_studio_is_not_saved_beside_others_before_an_edit(settings: Settings, tmp_path: Path) -> None:
+    kept = replace(settings, vault=tmp_path / "vault")
+    with Store.open(settings.workspace) as store:
+        characters.add_character(store, actor=OWNER, name="Mira", trigger_word="abc")
+        keeper = Keeper(store, kept)
+        keeper.start()
+        keeper.save_now()
+        assert keeper.stop()
+    there = replace(kept, workspace=Workspace(root=tmp_path / "two").create())
+    disk = Hanging(tmp_path / "vault")
+    disk.free.clear()
+    with Store.open(there.workspace) as store:
+        keeper = Keeper(store, there, disk=disk, fresh=True, debounce_s=0.0)
+        keeper.start()
+        assert disk.held.wait(30)
+        disk.free.set()
+        deadline_s = time.monotonic() + 30
+        while not keeper.status().branches and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        assert keeper.status().apart and keeper.status().forked
+        assert any("goes on from elsewhere" in notice for notice in store.notices)
+        assert keeper.stop() or keeper.status().state == "unsaved"
+        assert len(list((tmp_path / "vault/db").glob("head-*.json"))) == 1
+        keeper = Keeper(store, there, debounce_s=0.0)
+        keeper.start()
+        characters.add_character(store, actor=OWNER, name="Here", trigger_word="abc")
+        keeper.save_now()
+        keeper.stop()
+    heads = Generations(Disk(tmp_path / "vault")).heads()
+    assert [h.rootless for h in heads] == [True, False]
 
 
 def test_edits_are_saved_after_a_pause_and_while_they_go_on(settings: Settings, tmp_path: Path) -> None:

@@ -38,13 +38,17 @@ def find(marks: tuple[str, ...]) -> list[psutil.Process]:
     return found
 
 
-def end(marks: tuple[str, ...]) -> int:
-    """How many programs with these marks were ended, their children with them."""
-    roots = find(marks)
-    family = [*roots]
-    for process in roots:
+def end(marks: tuple[str, ...], *, before_s: float | None = None) -> int:
+    """How many programs with these marks were ended, their children with them.
+
+    With `before_s` (seconds since 1970) only those that began before.
+    """
+    roots, family = [], []
+    for process in find(marks):
         try:
-            family += process.children(recursive=True)
+            if before_s is None or process.create_time() < before_s:
+                roots.append(process)
+                family += [process, *process.children(recursive=True)]
         except psutil.NoSuchProcess:
             continue  # it ended meanwhile
     for process in family:

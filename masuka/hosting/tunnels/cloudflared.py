@@ -16,11 +16,10 @@ from pathlib import Path
 from masuka import logs
 from masuka.config import bare_environment
 from masuka.errors import AccessDenied, RemoteUnavailable
-from masuka.hosting.tunnels import Link, agents
+from masuka.hosting.tunnels import Link, agents, marks
 
 DEADLINE_S = 40.0
 LOG_NAME = "cloudflared.log"
-PID_NAME = "cloudflared.pid"
 READY = "Registered tunnel connection"
 _LOOK_EVERY_S = 0.2
 
@@ -41,7 +40,7 @@ class Cloudflared:
         self._program = program
         self._deadline_s = deadline_s
         self._process: subprocess.Popen[bytes] | None = None
-        self._marks = ("tunnel", "--pidfile", str(folder / PID_NAME))
+        self._marks = marks.of_cloudflared(folder)
         logs.redact.learn([token])
 
     def open(self, host: str, port: int) -> Link:

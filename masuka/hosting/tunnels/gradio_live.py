@@ -12,10 +12,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from masuka.errors import RemoteUnavailable
-from masuka.hosting.tunnels import Link, agents
+from masuka.hosting.tunnels import Link, agents, marks
 
 DEADLINE_S = 60.0
-NAME_FILE = "share.name"
 Start = Callable[[str, int, str], str]
 """(host, port, name) → the address; the name is in the program's command line."""
 
@@ -32,7 +31,7 @@ class GradioLive:
     ) -> None:
         self._start = start
         self._stop = stop
-        self._name_file = folder / NAME_FILE
+        self._name_file = folder / marks.GRADIO_FILE
         self._deadline_s = deadline_s
         self._name = ""
 
@@ -40,7 +39,7 @@ class GradioLive:
         """The link; raises RemoteUnavailable when the share servers give none."""
         self.close()
         self._name = name = self._own_name()
-        agents.end(_marks(name))
+        agents.end(marks.of_gradio(name))
         try:
             address = agents.within(
                 self._deadline_s, lambda: self._start(host, port, name), lambda: self._end(name), title="gradio.live"
@@ -64,18 +63,14 @@ class GradioLive:
 
     def alive(self) -> bool:
         """Whether the program runs."""
-        return bool(self._name) and bool(agents.find(_marks(self._name)))
+        return bool(self._name) and bool(agents.find(marks.of_gradio(self._name)))
 
     def _end(self, name: str) -> None:
         self._stop(name)
-        agents.end(_marks(name))
+        agents.end(marks.of_gradio(name))
 
     def _own_name(self) -> str:
         """This workspace's name among the share servers' links; nobody can guess it."""
         if not self._name_file.exists():
             agents.write_secret(self._name_file, secrets.token_urlsafe(32))
         return self._name_file.read_text(encoding="utf-8").strip()
-
-
-def _marks(name: str) -> tuple[str, ...]:
-    return ("http", "-n", name)

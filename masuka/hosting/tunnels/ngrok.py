@@ -18,14 +18,13 @@ from pyngrok.exception import PyngrokError
 
 from masuka import logs
 from masuka.errors import AccessDenied, ExternalError, RemoteUnavailable
-from masuka.hosting.tunnels import Link, agents
+from masuka.hosting.tunnels import Link, agents, marks
 from masuka.hosting.tunnels.ngrok_program import must_be_usable, program_at
 
 if TYPE_CHECKING:
     from pyngrok.conf import PyngrokConfig
 
 DEADLINE_S = 40.0
-CONFIG_NAME = "ngrok.yml"
 _CODE = re.compile(r"ERR_NGROK_(\d+)")
 _COPY = "Copy it again from dashboard.ngrok.com, Your Authtoken, and save it in Settings → Keys."
 _EARLIER = (
@@ -69,7 +68,7 @@ class Ngrok:
         domain: str = "",
         program: Path | None = None,
         deadline_s: float = DEADLINE_S,
-        config_name: str = CONFIG_NAME,
+        config_name: str = marks.NGROK_FILE,
     ) -> None:
         self._token = token
         self._config_file = folder / config_name
@@ -77,7 +76,7 @@ class Ngrok:
         self._program = program
         self._deadline_s = deadline_s
         self._config: PyngrokConfig | None = None
-        self._marks = ("start", "--none", "--config", str(self._config_file))
+        self._marks = marks.of_ngrok(self._config_file)
         logs.redact.learn([token])
 
     def open(self, host: str, port: int) -> Link:

@@ -21,19 +21,26 @@ LOCAL_TIMEOUT_S = 10.0
 PUBLIC_TIMEOUT_S = 10.0
 PUBLIC_DEADLINE_S = 45.0
 _WAIT_S = 1.0
-_OPEN = "The app would let strangers in, so no link was opened."
+_OPEN = "The app would let strangers in, so there is no link."
 _HEADERS = {"ngrok-skip-browser-warning": "1", "user-agent": "masuka"}
 _NOT_YET = frozenset({404, 421, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 530})
 """What a provider answers until its link leads to us; 421 is another app's gate."""
 
 
 def local_must_refuse(address: str) -> None:
-    """Raises NotAllowed unless the app on this machine refuses a stranger."""
+    """Raises NotAllowed when the app on this machine lets a stranger in.
+
+    Raises RemoteUnavailable when it does not answer, or not as it does when it is ready.
+    """
     with httpx.Client(trust_env=False, timeout=LOCAL_TIMEOUT_S, headers=_HEADERS) as client:
         try:
             wrong = _let_in(client, address.rstrip("/"))
+        except _NotThereYet as error:
+            raise RemoteUnavailable(
+                f"The app on this machine answers {error.status}, so no link was opened.", "Try again in a moment."
+            ) from error
         except httpx.HTTPError as error:
-            raise NotAllowed(
+            raise RemoteUnavailable(
                 "The app does not answer on this machine, so no link was opened.", "Start the app again."
             ) from error
     if wrong:
@@ -81,15 +88,20 @@ class _NotThereYet(Exception):
 def _let_in(client: httpx.Client, base: str) -> str:
     """'' when the gate refused everywhere, else where a stranger got in."""
     for path in BEHIND:
-        answer = client.get(base + path)
-        if answer.status_code in _NOT_YET:
-            raise _NotThereYet(answer.status_code)
+        answer = _asked(client, base + path)
         if answer.status_code != httpx.codes.UNAUTHORIZED or not _is_ours(answer):
             return f"{path} answered {answer.status_code}."
-    answer = client.get(base + ENTRANCE)
+    answer = _asked(client, base + ENTRANCE)
     if not (answer.is_redirect and httpx.URL(answer.headers.get("location", "")).path == "/login"):
         return f"{ENTRANCE} answered {answer.status_code}."
     return ""
+
+
+def _asked(client: httpx.Client, address: str) -> httpx.Response:
+    answer = client.get(address)
+    if answer.status_code in _NOT_YET:
+        raise _NotThereYet(answer.status_code)
+    return answer
 
 
 def _is_ours(answer: httpx.Response) -> bool:

@@ -295,10 +295,12 @@ def _copy_into(chosen: Path, path: Path) -> None:
 
 
 def _end_sessions(path: Path) -> None:
-    """Who has signed out since the backup was made must not be inside again."""
+    """Who signed out since the backup was made must not be inside again, nor come in anew."""
     with _told(path), closing(connect(path)) as db:
         if "sessions" in db.table_names():
             db.execute("DELETE FROM sessions")
+            # An invite that was used or taken back since then would be open once more.
+            db.execute("UPDATE invites SET revoked_at = created_at WHERE used_at IS NULL AND revoked_at IS NULL")
 
 
 def _put_in_place(chosen: Path, path: Path) -> None:

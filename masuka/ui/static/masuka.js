@@ -583,6 +583,13 @@
     if (kind === "dragover") zone.classList.add("over");
     if (kind === "drop") upload(zone, [...event.dataTransfer.files]);
   });
+  // A picture that still comes from the vault is asked for again, ever less often.
+  document.addEventListener("error", ({ target }) => {
+    const tries = Number(target.dataset?.tries || 0);
+    if (target.tagName !== "IMG" || target.hasAttribute("onerror") || tries > 5) return;
+    target.dataset.tries = tries + 1;
+    setTimeout(() => { target.src = target.src; }, 2000 * 2 ** tries);
+  }, true);
   document.addEventListener("toggle", (event) => {
     if (event.target.matches("details[id]")) keep("open:" + event.target.id.replace(/\d+/g, ""), event.target.open ? true : null);
   }, true);

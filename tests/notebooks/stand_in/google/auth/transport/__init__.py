@@ -1,0 +1,1 @@
+"""How credentials reach Google; nothing is sent here."""
