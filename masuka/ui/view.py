@@ -57,11 +57,16 @@ class View:
             look=look if isinstance(look := given.get("look"), int) else 0,
             since=since if isinstance(since := given.get("since"), int) else -1,
             sums={str(k): str(v) for k, v in sums.items()} if isinstance(sums, dict) else {},
-            **{name: id_in(given.get(name)) for name in _IDS},
+            **{name: _chosen(given.get(name)) for name in _IDS},
         )
 
 
 _IDS = ("character", "dataset", "run", "adapter", "item", "until")
+
+
+def _chosen(value: Any) -> int | None:
+    """An id, or 0 where it was chosen that there is none."""
+    return 0 if str(value) == "0" else id_in(value)
 
 
 def _text(value: Any, longest: int) -> str:

@@ -221,6 +221,8 @@ def test_a_view_reads_what_the_page_sends() -> None:
         True,
     )
     assert (view.since, view.sums) == (12, {"a": "b"})
+    assert View.parse('{"adapter":"0"}').adapter == 0, "no LoRA is a choice"
+    assert View.parse('{"adapter":""}').adapter is None
 
 
 def test_a_picture_without_a_caption_says_so() -> None:
