@@ -31,6 +31,7 @@ from masuka.errors import InvalidInput
 from masuka.requests import Actor
 from masuka.store import audit, users
 from masuka.store.connect import Store
+from tests.asynchronous import finish
 
 OWNER = Actor(1)
 WHO = "/fragment/who"
@@ -302,7 +303,7 @@ def test_a_form_that_never_ends_is_let_go(monkeypatch: pytest.MonkeyPatch) -> No
         await asyncio.sleep(0.005)
         return {"type": "http.request", "body": b"a", "more_body": True}
 
-    assert asyncio.run(wire.form(slowly)) == {}
+    assert finish(wire.form(slowly)) == {}
 
 
 @pytest.mark.parametrize("role", ["viewer", "editor", "owner"])
@@ -382,7 +383,7 @@ def test_whoever_waits_for_a_password_keeps_nobody_else_waiting(door: Door) -> N
         assert set(await asyncio.gather(*asked)) == {401}
         return [served], waiting
 
-    assert asyncio.run(all_at_once()) == ([200], 60)
+    assert finish(all_at_once()) == ([200], 60)
 
 
 def test_sign_ins_of_one_address_are_limited(door: Door) -> None:
@@ -530,7 +531,7 @@ def test_one_session_holds_so_many_streams_open(door: Door) -> None:
         await one(0)  # there is room again
         return codes
 
-    codes = asyncio.run(open_many())
+    codes = finish(open_many())
     assert sorted(codes[:-1]) == [200] * MOST_STREAMS + [429] * 5 and codes[-1] == 200
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from masuka.hosting.tunnels.budget import BYTES_A_MONTH, REQUESTS_A_MONTH, SAVE_EVERY_S, Budget, Meter, Usage
+from tests.asynchronous import finish
 
 
 class Clock:
@@ -94,7 +94,7 @@ def asked(meter: Meter, host: bytes) -> dict[str, Any]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(meter(scope, None, send))  # type: ignore[arg-type]
+    finish(meter(scope, None, send))  # type: ignore[arg-type]
     assert [m["type"] for m in sent] == ["http.response.start", *["http.response.body"] * 2]
     return scope
 

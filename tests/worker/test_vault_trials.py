@@ -64,6 +64,14 @@ class Hanging(Disk):
         return super().read(path)
 
 
+def _becomes(keeper: Keeper, state: str) -> None:
+    """Waits for that state: the thread that copies files may hang before the one that saves."""
+    until_s = time.monotonic() + 30
+    while keeper.status().state != state and time.monotonic() < until_s:
+        time.sleep(0.02)
+    assert keeper.status().state == state
+
+
 def test_a_folder_that_hangs_holds_up_nobody(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Hanging(tmp_path / "vault")
     with Store.open(settings.workspace) as store:
@@ -74,6 +82,7 @@ def test_a_folder_that_hangs_holds_up_nobody(settings: Settings, tmp_path: Path,
         characters.add_character(store, actor=OWNER, name="Mira", trigger_word="abc")
         assert disk.held.wait(30)
         monkeypatch.setattr(keeping, "HUNG_S", 0.0)
+        _becomes(keeper, "unreachable")
         status = keeper.status()
         assert status.state == "unreachable" and "has not answered" in status.why
         with pytest.raises(StoreError, match="has not answered"):
@@ -103,8 +112,8 @@ def test_a_folder_that_hangs_at_the_start_is_told(
         keeper = Keeper(store, kept, disk=disk)
         keeper.start()
         assert disk.held.wait(30)
+        _becomes(keeper, "saving")
         assert keeper.status().unsaved_since_at
-        assert keeper.status().state == "saving"
         monkeypatch.setattr(keeping, "HUNG_S", 0.0)
         assert keeper.status().state == "unreachable"
         disk.free.set()
