@@ -207,8 +207,8 @@ def _half_output(params: dict[str, Any]) -> None:
 
 def hang_in_python(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Never asks whether to stop, and tidies up when it is made to."""
-    reporter.stage("Hanging")
     try:
+        reporter.stage("Hanging")
         while True:
             time.sleep(0.05)
     finally:
