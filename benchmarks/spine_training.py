@@ -156,8 +156,7 @@ def child(name: str, size_name: str, root: Path, precision: str) -> None:
     _say({"ready": True})
     for line in sys.stdin:
         if line.strip() == "memory":
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            _say({"peak_bytes": peak - before})
+            _say({"peak_bytes": _peak_bytes() - before})
             continue
         started = time.perf_counter()
         step()
@@ -294,6 +293,12 @@ def root_of(params: Mapping[str, Any]) -> Path:
 def _resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
+
+
+def _peak_bytes() -> int:
+    """The most that was resident; `ru_maxrss` would begin at what the parent held."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def _say(answer: Mapping[str, Any]) -> None:

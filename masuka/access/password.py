@@ -98,7 +98,7 @@ def clean_password(text: str, *, field: str = "password") -> str:
 
 
 def generate() -> str:
-    """A new password of about 79 random bits, easy to read aloud: xxxx-xxxx-xxxx-xxxx."""
+    """A new password of about 79 random bits, in four groups of four letters."""
     return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(4))
 
 
