@@ -300,7 +300,7 @@ def one_at_a_time(state: Path) -> Iterator[None]:
 
 
 def run_tests(root: Path, python: str, arguments: Sequence[str]) -> int:
-    """The exit code of pytest, run with coverage."""
+    """The exit code of pytest."""
     install = part(root, "hosting.install")
     if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
         if install.may_apt():
@@ -309,8 +309,7 @@ def run_tests(root: Path, python: str, arguments: Sequence[str]) -> int:
         else:
             print("There is no Chromium, so the browser tests are skipped. Install it with your package manager.")
     print("Running the tests", flush=True)
-    coverage = ["--cov=masuka", "--cov-report=term:skip-covered"]
-    return call([python, "-m", "pytest", *coverage, *arguments], root, PYTHONUNBUFFERED="1")
+    return call([python, "-m", "pytest", *arguments], root, PYTHONUNBUFFERED="1")
 
 
 if __name__ == "__main__":
