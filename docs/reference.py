@@ -58,6 +58,7 @@ VARIABLES = {
     "RUNWAYML_API_SECRET": "Kept for Runway.",
     "REPLICATE_API_TOKEN": "Kept for Replicate.",
     "OPENAI_BASE_URL": "The address of a service that speaks OpenAI's language. Default: OpenAI's own.",
+    "MASUKA_LOCAL_ADDRESSES": "Hosts of your own, such as localhost:11434, that an address typed in Settings may lead to.",
     "NGROK_AUTHTOKEN": "ngrok's authtoken: with it a link for collaborators is opened at the start.",
     "CLOUDFLARED_TOKEN": "The token of a named Cloudflare tunnel that leads to the app's port.",
     "CLOUDFLARED_HOST": "The public host name of that tunnel.",

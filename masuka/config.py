@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -165,6 +166,8 @@ class Settings:
     ngrok_program: Path | None = None
     cloudflared_host: str = ""
     openai_base_url: str = ""
+    local_addresses: tuple[str, ...] = ()
+    """Hosts, with a port or any, that a person's address may lead to though they are not outside."""
 
     @classmethod
     def from_environment(
@@ -209,6 +212,7 @@ class Settings:
             ngrok_program=_path(environment, "PYNGROK_NGROK_PATH"),
             cloudflared_host=_host_name(environment, "CLOUDFLARED_HOST"),
             openai_base_url=environment.get("OPENAI_BASE_URL", "").strip(),
+            local_addresses=_hosts(environment.get("MASUKA_LOCAL_ADDRESSES", "")),
         )
 
 
@@ -327,6 +331,17 @@ def _host_name(environment: Mapping[str, str], name: str) -> str:
 
 def _names(value: str) -> tuple[str, ...]:
     return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+
+
+def _hosts(value: str) -> tuple[str, ...]:
+    for text in _names(value):
+        if not re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", text):
+            raise InvalidInput(
+                f"MASUKA_LOCAL_ADDRESSES names {text!r}, which is no host.",
+                "Use hosts with commas between, for example localhost:11434.",
+                field="MASUKA_LOCAL_ADDRESSES",
+            )
+    return _names(value)
 
 
 def _networks(value: str) -> tuple[str, ...]:

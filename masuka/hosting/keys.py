@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +18,7 @@ import httpx
 
 from masuka import logs
 from masuka.errors import AccessDenied, InvalidInput, RemoteUnavailable
+from masuka.hosting import outside
 
 TIMEOUT_S = 8.0
 ENDING = 4
@@ -147,42 +148,46 @@ def can_be_tested(name: str) -> bool:
     return name in SERVICES and (bool(SERVICES[name].path) or name in BY_PROGRAM)
 
 
-def clean_base_url(text: str) -> str:
-    """The address of a service that speaks OpenAI's language; '' is OpenAI itself."""
+def clean_base_url(text: str, *, local: Collection[str] = ()) -> str:
+    """The address of a service that speaks OpenAI's language; '' is OpenAI itself.
+
+    Raises InvalidInput for one that is not outside and not in `local`; see `outside`.
+    """
     text = text.strip().rstrip("/")
-    if not text:
-        return ""
-    try:
-        parsed = httpx.URL(text)
-    except httpx.InvalidURL as error:
-        raise InvalidInput("This is no address.", "It looks like https://example.org/v1.", field="base_url") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo or parsed.query or parsed.fragment:
-        raise InvalidInput(
-            "The address must be http or https, without a user name and a query.",
-            "It looks like https://example.org/v1.",
-            field="base_url",
-        )
+    if text:
+        outside.target_of(text, local=local, field="base_url")
+    if "?" in text or "#" in text:
+        raise InvalidInput("The address must be without a query.", outside.EXAMPLE, field="base_url")
     return text
 
 
 def must_be_accepted(
-    name: str, value: str, *, base_url: str = "", bases: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S
+    name: str,
+    value: str,
+    *,
+    base_url: str = "",
+    local: Collection[str] = (),
+    bases: Mapping[str, str] | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> None:
     """Returns when the service accepts the key.
 
     Raises AccessDenied when it does not, RemoteUnavailable when it did not say so.
-    `bases` are addresses in place of the table's own. The key is sent nowhere else: a
-    redirection is not followed.
+    `bases` are addresses in place of the table's own; `base_url` is one that a person
+    typed, and goes through `outside`. The key is sent nowhere else: a redirection is not
+    followed.
     """
     must_look_right(name, value, base_url=base_url)
     service = SERVICES[name]
     if not service.path:
         raise RemoteUnavailable(f"A key of {service.title} is tested by using it.", "Open a link in Settings → Link.")
     logs.redact.learn([value])
-    base = (base_url if _is_elsewhere(service, base_url) else "") or (bases or {}).get(name) or service.base_url
+    typed = _is_elsewhere(service, base_url)
+    base = base_url if typed else (bases or {}).get(name) or service.base_url
     headers = {service.header: f"{service.scheme}{value}", "user-agent": "masuka", **service.also}
     try:
-        answer = httpx.get(base + service.path, headers=headers, timeout=timeout_s, follow_redirects=False)
+        with outside.client(local=local, timeout_s=timeout_s) if typed else httpx.Client(timeout=timeout_s) as client:
+            answer = client.get(base + service.path, headers=headers)
     except httpx.HTTPError as error:
         raise RemoteUnavailable(
             f"{service.title} did not answer.", f"Look at the connection and try again ({type(error).__name__})."

@@ -77,6 +77,7 @@ class App:
 def start(folder: Path) -> App:
     settings = Settings(workspace=Workspace(folder).create(), device="cpu")
     environment = {**os.environ, "MASUKA_HOME": str(folder), "MASUKA_PORT": "0", "MASUKA_DEVICE": "cpu"}
+    environment["MASUKA_LOCAL_ADDRESSES"] = "127.0.0.1"  # stand-ins of services
     environment.pop("DATABASE_URL", None)
     said = folder.parent / f"{folder.name}.log"
     with said.open("wb") as out:

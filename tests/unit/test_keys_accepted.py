@@ -36,8 +36,12 @@ class StandIn(ThreadingHTTPServer):
         self.asked: list[tuple[str, dict[str, str]]] = []
 
     @property
+    def place(self) -> str:
+        return f"127.0.0.1:{self.server_address[1]}"
+
+    @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http://{self.place}"
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -134,8 +138,9 @@ def test_a_tunnels_token_is_tested_by_using_it() -> None:
 
 
 @pytest.fixture
-def studio(settings: Settings) -> Iterator[Studio]:
-    with Studio.open(settings) as studio:
+def studio(settings: Settings, service: StandIn) -> Iterator[Studio]:
+    """A studio whose environment allows the stand-in's address."""
+    with Studio.open(replace(settings, local_addresses=(service.place,))) as studio:
         yield studio
 
 
@@ -159,6 +164,7 @@ def test_a_key_of_the_environment_is_sent_to_no_other_address(settings: Settings
     name, given = "OPENAI_API_KEY", StandIn()
     thread = threading.Thread(target=given.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
+    settings = replace(settings, local_addresses=(service.place,))
     with Studio.open(settings) as studio:
         studio.preferences.set_key(name, "typed-for-this-address", base_url=f"{service.address}/v1")
     secret = {name: "of-the-environment"}
