@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import document
-from benchmarks.harness import BENCHMARKS, measure, show, write
+from benchmarks.harness import BENCHMARKS, measure, measure_parts, show, write
 from masuka.config import Settings, apply_quiet_environment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -26,14 +26,21 @@ def run(
     name: str,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write NAME.json into this folder.")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="Of a benchmark in parts: measure this part again.")] = None,
 ) -> None:
-    """Runs one benchmark; the exit code is 1 if a goal is missed."""
+    """Runs one benchmark; the exit code is 1 if a goal is missed.
+
+    One in parts writes each when it is done; one that was broken off goes on.
+    """
     if name not in BENCHMARKS:
         raise typer.BadParameter(f"There is no benchmark {name!r}. Known are: {', '.join(BENCHMARKS)}.")
     apply_quiet_environment(Settings.from_environment().workspace)
-    result = measure(name)
-    if out is not None:
-        write(result, out)
+    if BENCHMARKS[name].in_parts:
+        result = measure_parts(name, out, again=part or ())
+    else:
+        result = measure(name)
+        if out is not None:
+            write(result, out)
     print(show(result, as_json=as_json))
     raise typer.Exit(0 if all(bar["met"] for bar in result["bars"].values()) else 1)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
+import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 import masuka
 from masuka.hosting.doctor import package_versions
@@ -19,28 +22,96 @@ from masuka.hosting.machine import machine
 
 Figures = dict[str, float]
 Bars = dict[str, dict[str, Any]]
+Parts = Mapping[str, Callable[[], tuple[Figures, Bars]]]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`measure` is 'module:function', which gives back (figures, bars)."""
+    """`measure` is 'module:function', which gives back (figures, bars).
+
+    With `in_parts` it gives back Parts instead, which are measured and kept one by one.
+    """
 
     about: str
     measure: str
+    in_parts: bool = False
 
 
 BENCHMARKS = {
-    "hosting": Benchmark("saves that survive, a machine that is lost, killed trainings, the door", "benchmarks.hosting:measure"),
+    "hosting": Benchmark("saves that survive, a machine that is lost, killed trainings, the door", "benchmarks.hosting:parts", in_parts=True),
     "pocket": Benchmark("the built-in model: prompts followed, speed, what a LoRA learns", "benchmarks.pocket:measure"),
     "spine": Benchmark("start, queue, drawing and training against plain loops", "benchmarks.spine:measure"),
 }
 
 
 def measure(name: str) -> dict[str, Any]:
-    """The result of that benchmark: {name, figures, bars, machine, versions, date}."""
-    module, _, function = BENCHMARKS[name].measure.partition(":")
+    """The result of that benchmark: {name, figures, bars, machine, versions, date, seconds}."""
     started_s = time.monotonic()
-    figures, bars = getattr(importlib.import_module(module), function)()
+    figures, bars = _function(name)()
+    return _result(name, figures, bars, time.monotonic() - started_s)
+
+
+def measure_parts(name: str, folder: Path | None, *, again: Collection[str] = ()) -> dict[str, Any]:
+    """The result of a benchmark in parts; NAME.json in the folder is written after each.
+
+    A file of this machine and these versions that lacks parts is gone on with; a whole one
+    is measured anew, or, where `again` names parts, those alone.
+    """
+    parts: Parts = _function(name)()
+    result = _begun(name, folder, again)
+    for part, measure_part in parts.items():
+        if part in result["parts"]:
+            continue
+        before = _spent()
+        figures, bars = measure_part()
+        after = _spent()
+        wall_s, all_s, ours_s = (b - a for a, b in zip(before, after, strict=True))
+        own = _result(name, {**result["figures"], **figures}, {**result["bars"], **bars}, result["seconds"] + wall_s)
+        result = {**own, "parts": dict(result["parts"])}
+        result["parts"][part] = {
+            "date": own["date"], "seconds": round(wall_s, 1), "figures": sorted(figures),
+            "cores_busy_elsewhere": round(max(0.0, all_s - ours_s) / wall_s, 2),
+        }  # fmt: skip
+        result["missing"] = [p for p in parts if p not in result["parts"]]
+        if folder is not None:
+            write(result, folder)
+    return result
+
+
+def _begun(name: str, folder: Path | None, again: Collection[str]) -> dict[str, Any]:
+    """What is to be gone on with: an earlier result without the parts that are due."""
+    fresh = {**_result(name, {}, {}, 0.0), "parts": {}}
+    file = None if folder is None else folder / f"{name}.json"
+    if file is None or not file.exists():
+        return fresh
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    same = all(found[key] == fresh[key] for key in ("machine", "versions"))
+    if not same or not (again or found.get("missing")):
+        return fresh
+    for part in again:
+        gone = found["parts"].pop(part, {"seconds": 0.0, "figures": []})
+        found["seconds"] = round(found["seconds"] - gone["seconds"], 1)
+        for figure in gone["figures"]:
+            found["figures"].pop(figure, None)
+            found["bars"].pop(figure, None)
+    return found
+
+
+def _spent() -> tuple[float, float, float]:
+    """Seconds of the clock, of all cores together, and of those our own."""
+    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    every = psutil.cpu_times()
+    busy_s = sum(every) - every.idle - getattr(every, "iowait", 0.0) - getattr(every, "guest", 0.0)
+    return time.monotonic(), busy_s, sum(u.ru_utime + u.ru_stime for u in own)
+
+
+def _function(name: str) -> Callable[[], Any]:
+    module, _, function = BENCHMARKS[name].measure.partition(":")
+    found: Callable[[], Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _result(name: str, figures: Figures, bars: Bars, seconds: float) -> dict[str, Any]:
     here = machine(Path.cwd())
     return {
         "name": name,
@@ -51,7 +122,7 @@ def measure(name: str) -> dict[str, Any]:
         },
         "versions": {"masuka": masuka.__version__, "python": sys.version.split()[0], **package_versions()},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - started_s, 1),
+        "seconds": round(seconds, 1),
     }  # fmt: skip
 
 
@@ -97,8 +168,9 @@ def write(result: Mapping[str, Any], folder: Path) -> Path:
     """The file NAME.json in the folder, with the result."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{result['name']}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return file
+    written = file.with_suffix(".partial")
+    written.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return written.replace(file)
 
 
 def say(text: str) -> None:

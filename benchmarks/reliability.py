@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs" / "reliability.md"
 RESULT = ROOT / "benchmarks" / "results" / "hosting.json"
 TEXT = ROOT / "benchmarks" / "reliability.txt"
+LEAST_LOAD = 0.2
 SHOWN = {
     "vault_kill": "kill -9 while saves are published and rotated; another machine restores after each",
     "vault_fault": "an error at one call of a save after the other (listing, reading, writing, flushing, renaming, deleting)",
@@ -45,6 +46,7 @@ def _figures() -> Iterator[str]:
         "by `python -m benchmarks run hosting`. All figures with their goals: [performance.md](performance.md)."
     )
     yield ""
+    yield from _load(result)
     yield "| trial | times | promise broken |"
     yield "|---|---|---|"
     for name, about in SHOWN.items():
@@ -58,6 +60,15 @@ def _figures() -> Iterator[str]:
         )
     yield ""
     yield from _drill(result)
+
+
+def _load(result: dict[str, Any]) -> Iterator[str]:
+    """Which timings were taken while the machine also did other things."""
+    loaded = {name: part["cores_busy_elsewhere"] for name, part in result.get("parts", {}).items()}
+    shown = ", ".join(f"{cores:.1f} ({name})" for name, cores in loaded.items() if cores >= LEAST_LOAD)
+    if shown:
+        yield f"Cores that were busy with other work meanwhile, which counts do not mind and timings do: {shown}."
+        yield ""
 
 
 def _drill(result: dict[str, Any]) -> Iterator[str]:

@@ -32,6 +32,7 @@ from tests.vault_chaos import Chaos
 
 OWNER = Actor(user_id=1)
 ROOT = Path(__file__).parents[1]
+GROWN_BY = 400
 
 
 class Machine:
@@ -181,9 +182,11 @@ def races(rounds: int) -> Tried:
 
 
 def faults(most: int) -> Tried:
-    """An error at each of the calls of a save, one by one; the newest or the one before is whole.
+    """An error at one call of a save after the other; the newest or the one before is whole.
 
-    `acknowledged` is how many calls the save has that came through; 0 where `most` ended it before.
+    Once a save's last call was reached, the next one is of a database that has grown, so that
+    it has more calls. `acknowledged` is how many calls the longest save had; 0 where `most`
+    ended the first before.
     """
     broken = tried = calls = 0
     with tempfile.TemporaryDirectory(prefix="masuka-faults-") as folder:
@@ -192,9 +195,10 @@ def faults(most: int) -> Tried:
         for number in range(13):
             machine.add(f"C{number}")
             machine.save()
-        acknowledged = machine.names()
-        for at in range(1, most + 1):
-            machine.add(f"D{at}")
+        acknowledged, at, came_through = machine.names(), 0, 0
+        while tried < most:
+            at += 1
+            machine.add(f"D{came_through}-{at}")
             names = machine.names()
             disk.calls, disk.fail_at = 0, at
             try:
@@ -203,12 +207,13 @@ def faults(most: int) -> Tried:
             except (OSError, Damaged):
                 tried += 1
             finished = disk.calls < at
-            calls = disk.calls if finished else 0
             disk.fail_at = 0
             there = _newest(Disk(disk.root), Path(folder, "fetched.db"))
             broken += not acknowledged <= there <= names
             if finished:
-                break
+                calls, at, came_through = max(calls, disk.calls), 0, came_through + 1
+                for number in range(GROWN_BY):
+                    machine.add(f"E{came_through}-{number}")
         machine.save()
         broken += len(machine.saver.branches) != 1
         machine.close()
