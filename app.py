@@ -8,6 +8,7 @@ from masuka.config import Settings
 from masuka.errors import MasukaError
 from masuka.hosting import space
 from masuka.hosting.runtime import detect
+from masuka.hosting.zero import lender
 from masuka.ui.serve import serve, show, wait
 
 
@@ -15,10 +16,8 @@ def main() -> int:
     """0 when it was closed, 1 with a sentence when it could not start."""
     try:
         host = detect()
-        if host.zero_gpu:
-            space.register_with_zero_gpu()
         settings = space.settled(Settings.from_environment(), host)
-        served = serve(settings)
+        served = serve(settings, lend=lender(settings) if host.zero_gpu else None)
     except MasukaError as error:
         sys.stderr.write(f"{error}\n")
         return 1

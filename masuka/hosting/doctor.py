@@ -97,7 +97,7 @@ def _host(settings: Settings) -> Finding:
     if host.zero_gpu:
         return Finding(
             "host", "note", "Runs on ZeroGPU, which lends its GPU for minutes to single requests",
-            "The built-in model works on the CPU. For the large ones, and to train them, give the Space its own GPU.",
+            "Pictures borrow it; the built-in model trains on the CPU. To train the large ones, give the Space its own GPU.",
         )  # fmt: skip
     if host.keeps_files:
         return Finding("host", "good", f"Runs on {host.title}")

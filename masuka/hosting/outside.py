@@ -76,7 +76,7 @@ def target_of(text: str, *, local: Collection[str] = (), field: str = "") -> Tar
 
 
 def named(*addresses: str) -> frozenset[str]:
-    """Hosts as `local` takes them, out of whole addresses or hosts with or without a port."""
+    """Hosts as `local` takes them, of whole addresses, or of hosts with a port."""
     found = set()
     for address in filter(None, addresses):
         parts = urlsplit(address if "//" in address else f"//{address}")

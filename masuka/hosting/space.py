@@ -1,15 +1,14 @@
 """How MASUKA settles on a host that brings its own proxy: a Space, a pod, a container.
 
-ZeroGPU is the one Space where the GPU belongs to each request and not to the process:
-a call is forked, limited to minutes, and nothing stays loaded. Workers are processes of
-their own and cannot borrow it, so there the built-in model works on the CPU, and the large
-ones are refused with the reason.
+ZeroGPU is the one Space where the GPU belongs to each request and not to the process.
+Pictures borrow it (`hosting.zero`); workers are processes of their own and cannot, so
+there the built-in model trains on the CPU, and to train a large one is refused with the
+reason.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -43,24 +42,10 @@ def local_address(address: str) -> str:
     return parts._replace(netloc=f"localhost:{parts.port}").geturl()
 
 
-def must_have_gpu(host: Runtime, title: str) -> None:
-    """Raises NoAccelerator where a large model can never have a GPU."""
+def must_have_gpu_for_long(host: Runtime, title: str) -> None:
+    """Raises NoAccelerator where a training of a large model could never end."""
     if host.zero_gpu:
         raise NoAccelerator(
-            f"{title} cannot work in this Space: ZeroGPU lends its GPU for minutes, to single requests.",
-            "Give the Space a GPU of its own in its settings. The built-in model works here.",
+            f"{title} cannot be trained in this Space: ZeroGPU lends its GPU for minutes, to single requests.",
+            "Give the Space a GPU of its own in its settings. Pictures are drawn here, and the built-in model trains.",
         )
-
-
-def register_with_zero_gpu() -> None:
-    """Tells ZeroGPU that this Space borrows a GPU; it starts none that never does.
-
-    Must come before gradio is imported (spaces 0.51 says why). Only there is this package
-    installed.
-    """
-    import_module("spaces").GPU(_gpu_name)
-
-
-def _gpu_name() -> str:
-    """What a request would get; the smallest thing that can be asked for."""
-    return str(import_module("torch").cuda.get_device_name())

@@ -10,6 +10,9 @@ from masuka.errors import NotFound
 
 Lane = Literal["gpu", "cpu", "net"]
 
+DRAWING_S = 80
+"""ZeroGPU counts half as much again; that is two minutes, all that a visitor without account has."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -18,7 +21,9 @@ class Kind:
     `params` is a plain JSON dict, complete: a worker asks nobody. The function returns a
     JSON dict, the job's result. `warm` jobs share one long-lived worker per lane, so that
     models stay loaded; the others get a process of their own. `resumes` jobs go on by
-    themselves from their last checkpoint after their process was lost.
+    themselves from their last checkpoint after their process was lost. Where a GPU is
+    lent to single requests (ZeroGPU), a job with `lent_s` borrows it for at most so many
+    seconds, and runs in the event that asked for it; the others never see it.
     """
 
     name: str
@@ -27,6 +32,7 @@ class Kind:
     title: str
     warm: bool = True
     resumes: bool = False
+    lent_s: int = 0
 
 
 KINDS = {
@@ -35,7 +41,7 @@ KINDS = {
         Kind("import_pictures", "cpu", "masuka.datasets.intake:run", "Adding pictures"),
         Kind("sample_pictures", "cpu", "masuka.pocket.samples:run", "Drawing sample pictures"),
         Kind("train_image", "gpu", "masuka.training.image:run", "Training", warm=False, resumes=True),
-        Kind("draw_images", "gpu", "masuka.generation.images:run", "Drawing"),
+        Kind("draw_images", "gpu", "masuka.generation.images:run", "Drawing", lent_s=DRAWING_S),
         Kind("download_model", "net", "masuka.models.download:run", "Downloading"),
     )
 }

@@ -88,17 +88,21 @@ def claim(
     store: Store,
     *,
     lane: str | None = None,
+    but: Sequence[str] = (),
     job_id: int | None = None,
     pid: int | None = None,
     pid_started: float | None = None,
 ) -> Job | None:
     """The lane's next job (or `job_id`), now running and the caller's, or None.
 
+    Jobs of the kinds in `but` are left in the lane.
+
     One whose person may no longer see what it works with fails here, and one that a locked
     person left behind is put aside: much may have changed since it was asked for.
     """
+    wanted: dict[str, Any] = {"lane": lane, "but": but, "id": job_id, "pid": pid, "pid_started": pid_started}
     with store.write():
-        while (job := rows.claim_job(store, lane=lane, id=job_id, pid=pid, pid_started=pid_started)) is not None:
+        while (job := rows.claim_job(store, **wanted)) is not None:
             try:
                 must_still_be_allowed(store, job)
             except (NotAllowed, NotFound) as error:

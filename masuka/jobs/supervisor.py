@@ -45,7 +45,8 @@ class Supervisor:
     """Runs the jobs of a workspace in worker processes from `start` to `stop`.
 
     `flag_s` is how long a job that was cancelled may take to notice, `term_s` how long it
-    then has after SIGTERM before it is killed.
+    then has after SIGTERM before it is killed. With `lent`, jobs that borrow a GPU are
+    left to the events that ask for them.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class Supervisor:
         slots: Mapping[Lane, int] = SLOTS,
         flag_s: float = 5.0,
         term_s: float = 20.0,
+        lent: bool = False,
     ) -> None:
         self._store = store
         self._settings = settings
         self._kinds = kinds
+        self._left = [kind.name for kind in kinds.values() if lent and kind.lent_s]
         self._flag_s = flag_s
         self._term_s = term_s
         self._slots = slots_of(slots)
@@ -168,9 +171,9 @@ class Supervisor:
             free.attempt = Attempt(job.id, self._kinds.get(job.kind), files, process)
 
     def _start_next(self, slot: Slot) -> None:
-        if not slot.vacant() or not rows.has_queued_job(self._store, lane=slot.lane):
+        if not slot.vacant() or not rows.has_queued_job(self._store, lane=slot.lane, but=self._left):
             return
-        job = claim(self._store, lane=slot.lane)
+        job = claim(self._store, lane=slot.lane, but=self._left)
         if job is None:
             return
         files = AttemptFiles(self._settings.workspace.jobs / str(job.id), job.fence)
@@ -211,18 +214,8 @@ class Supervisor:
 
     def _assignment(self, job: Job, attempt: Attempt) -> Assignment:
         assert attempt.kind is not None
-        return Assignment(
-            job_id=job.id,
-            fence=job.fence,
-            kind=job.kind,
-            run=attempt.kind.run,
-            params=job.params,
-            events=str(attempt.files.events.resolve()),
-            scratch=str(attempt.files.scratch.resolve()),
-            stop=str(attempt.files.stop.resolve()),
-            log=str(attempt.files.log.resolve()),
-            secrets=stored_secrets(self._store, self._settings, job.user_id),
-        )
+        secrets = stored_secrets(self._store, self._settings, job.user_id)
+        return Assignment.of(attempt.kind, attempt.files, job_id=job.id, params=job.params, secrets=secrets)
 
     def _follow(self, slot: Slot) -> None:
         attempt = slot.attempt

@@ -25,7 +25,8 @@ from typing import Any
 from masuka.config import Settings, secrets_in_environment
 from masuka.errors import MasukaError, OutOfMemory, Stop
 from masuka.jobs import failures
-from masuka.jobs.files import put_aside_long_log, stop_reason
+from masuka.jobs.files import AttemptFiles, put_aside_long_log, stop_reason
+from masuka.jobs.kinds import Kind
 from masuka.jobs.reporter import EventFile, StopFlag
 from masuka.logs import SafeFormatter, leave_out_noise, redact
 
@@ -52,6 +53,17 @@ class Assignment:
     stop: str
     log: str
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls, kind: Kind, files: AttemptFiles, *, job_id: int, params: dict[str, Any], secrets: dict[str, str]
+    ) -> Assignment:
+        """The assignment of an attempt whose files those are."""
+        return cls(
+            job_id=job_id, fence=files.fence, kind=kind.name, run=kind.run, params=params,
+            events=str(files.events.resolve()), scratch=str(files.scratch.resolve()),
+            stop=str(files.stop.resolve()), log=str(files.log.resolve()), secrets=secrets,
+        )  # fmt: skip
 
     def line(self) -> bytes:
         """The assignment as the worker's stdin carries it."""

@@ -173,13 +173,13 @@ def count_jobs(db: Store, *, actor: Actor) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def has_queued_job(db: Store, *, lane: str) -> bool:
-    """Whether anything waits in the lane that may start."""
+def has_queued_job(db: Store, *, lane: str, but: Sequence[str] = ()) -> bool:
+    """Whether anything waits in the lane that may start and is of no kind in `but`."""
     with db.read() as connection:
         row = connection.execute(
             "SELECT EXISTS (SELECT 1 FROM jobs JOIN users ON users.id = jobs.user_id "
-            "WHERE state = 'queued' AND lane = ? AND active = 1)",
-            [lane],
+            "WHERE state = 'queued' AND lane = ? AND active = 1 AND kind NOT IN (SELECT value FROM json_each(?)))",
+            [lane, json.dumps(but)],
         ).fetchone()
     return bool(row[0])
 
@@ -232,6 +232,7 @@ def claim_job(
     db: Store,
     *,
     lane: str | None = None,
+    but: Sequence[str] = (),
     id: int | None = None,
     pid: int | None = None,
     pid_started: float | None = None,
@@ -240,7 +241,7 @@ def claim_job(
 
     One statement, so that of many claimants one gets it. People take turns in a lane: the
     one whose last start is longest ago comes first; each one's jobs run in order. Those of
-    a person who is locked out wait.
+    a person who is locked out wait, and in the lane those of the kinds in `but`.
     """
     with db.write() as connection:
         claimed = _many(
@@ -253,9 +254,10 @@ def claim_job(
                 "COALESCE(:id, (SELECT jobs.id FROM jobs JOIN users ON users.id = jobs.user_id LEFT JOIN "
                 "(SELECT user_id, MAX(started_at) AS last_at FROM jobs WHERE lane = :lane GROUP BY user_id) "
                 "AS turns ON turns.user_id = jobs.user_id WHERE state = 'queued' AND lane = :lane AND active = 1 "
+                "AND kind NOT IN (SELECT value FROM json_each(:but)) "
                 "ORDER BY COALESCE(last_at, ''), position, jobs.id LIMIT 1)) "
                 "RETURNING *",
-                {"pid": pid, "pid_started": pid_started, "now": now_at(), "id": id, "lane": lane},
+                {"pid": pid, "pid_started": pid_started, "now": now_at(), "id": id, "lane": lane, "but": json.dumps(but)},
             )
         )
     return claimed[0] if claimed else None

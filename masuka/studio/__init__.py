@@ -15,6 +15,7 @@ from typing import Literal, Self
 from masuka import logs
 from masuka.config import Settings, Workspace, apply_quiet_environment
 from masuka.hosting.machine import Machine, machine
+from masuka.jobs.executors.lent import Lend
 from masuka.jobs.recovery import recover
 from masuka.jobs.secrets import stored_secrets
 from masuka.jobs.supervisor import Supervisor
@@ -63,11 +64,13 @@ class Studio:
         settings: Settings | None = None,
         *,
         workers: Literal["processes", "inline"] = "inline",
+        lend: Lend | None = None,
     ) -> Self:
         """The studio of these settings, migrated and ready, bound to its owner.
 
         With 'inline', jobs run in this process when they are waited for, as a notebook
-        cell or a test expects; with 'processes', a supervisor runs them in workers.
+        cell or a test expects; with 'processes', a supervisor runs them in workers. With
+        `lend`, those that need a GPU borrow one when `jobs.run_lent` is called.
         """
         settings = settings or Settings.from_environment()
         apply_quiet_environment(settings.workspace.create())
@@ -79,12 +82,15 @@ class Studio:
         supervisor = None
         keeper = open_keeper(store, settings, opening, app=workers == "processes")
         if workers == "processes":
-            supervisor = Supervisor(store, settings)
+            supervisor = Supervisor(store, settings, lent=lend is not None)
             # A training that goes on needs its pictures and checkpoints first.
             keeper.when_ready(supervisor.start) if keeper else supervisor.start()
         else:
             recover(store, settings)
-        return cls(Context(settings=settings, store=store, actor=OWNER, supervisor=supervisor, keeper=keeper))
+        context = Context(
+            settings=settings, store=store, actor=OWNER, supervisor=supervisor, keeper=keeper, lend=lend
+        )
+        return cls(context)
 
     def acting_as(self, actor: Actor) -> Studio:
         """The same open studio, seen by another person."""
@@ -124,6 +130,11 @@ class Studio:
     @property
     def workspace(self) -> Workspace:
         return self._context.settings.workspace
+
+    @property
+    def lends(self) -> bool:
+        """Whether GPUs are lent to single requests here, and to nothing else."""
+        return self._context.lend is not None
 
     @property
     def store(self) -> Store:

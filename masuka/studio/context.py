@@ -17,6 +17,7 @@ from masuka.requests.base import Limit, Request
 from masuka.store.connect import Store
 
 if TYPE_CHECKING:
+    from masuka.jobs.executors.lent import Lend
     from masuka.jobs.supervisor import Supervisor
     from masuka.vault.keeper import Keeper
 
@@ -32,6 +33,8 @@ class Context:
     actor: Actor
     supervisor: Supervisor | None
     keeper: Keeper | None = None
+    lend: Lend | None = None
+    """Borrows a GPU for a job, on the one host where it belongs to each request."""
     password_tries: Throttle = field(default_factory=password_tries, compare=False)
     """How often each name's password was guessed, here and at the door."""
 

@@ -13,6 +13,7 @@ from masuka.config import Workspace
 from masuka.errors import Cancelled, Conflict, MasukaError, from_dict
 from masuka.jobs import endings, queue
 from masuka.jobs.executors.inline import run_inline
+from masuka.jobs.executors.lent import borrows, run_lent
 from masuka.jobs.files import log_tail
 from masuka.store import jobs as rows
 from masuka.store.jobs import Job
@@ -91,6 +92,18 @@ class Jobs:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
             now = self.get(job_id)
         return _outcome(now)
+
+    def run_lent(self) -> None:
+        """Runs this person's waiting jobs that borrow a GPU, in the event that calls it.
+
+        It returns once they have ended, well or not; does nothing where no GPU is lent.
+        """
+        context = self._context
+        if context.lend is None:
+            return
+        waiting = [j for j in self.list(states=["queued"], limit=1000) if j.user_id == context.actor.user_id]
+        for job in sorted(filter(borrows, waiting), key=lambda j: j.position):
+            run_lent(context.store, context.settings, job.id, context.lend)
 
     def cancel(self, job_ids: Sequence[int]) -> int:
         """How many jobs were asked to stop; those that had ended already do not count."""

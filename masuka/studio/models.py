@@ -10,8 +10,8 @@ from typing import Any
 from masuka.errors import Conflict, NotFound
 from masuka.families import FAMILIES, family_of
 from masuka.families.base import Entry, Family
+from masuka.hosting import space
 from masuka.hosting.runtime import detect
-from masuka.hosting.space import must_have_gpu
 from masuka.models import catalogue
 from masuka.requests.text import clean_name
 from masuka.store import models as rows
@@ -53,16 +53,20 @@ class Models:
         return self._base(*family_of(base_id))
 
     def must_be_installed(self, base_id: str) -> Base:
-        """The base, which is on this machine; raises Conflict when it is not.
-
-        Raises NoAccelerator on a host where it could never work.
-        """
+        """The base, which is on this machine; raises Conflict when it is not."""
         base = self.base(base_id)
-        if not catalogue.is_built_in(family_of(base_id)[1]):
-            must_have_gpu(detect(), base.title)
         if base.folder is None:
             raise Conflict(f"{base.title} is not on this machine.", "Download it first.")
         return base
+
+    def must_be_trainable(self, base_id: str) -> Base:
+        """The base, which is on this machine; raises Conflict when it is not.
+
+        Raises NoAccelerator on a host where no training of it could ever end.
+        """
+        if not catalogue.is_built_in(family_of(base_id)[1]):
+            space.must_have_gpu_for_long(detect(), self.base(base_id).title)
+        return self.must_be_installed(base_id)
 
     def base_params(self, base_id: str) -> dict[str, Any]:
         """What a worker needs to know about a base."""
@@ -83,7 +87,6 @@ class Models:
         """The job that fetches a base from the hub; raises Conflict when it is there."""
         self._context.actor.must_own()
         base, (_, entry) = self.base(base_id), family_of(base_id)
-        must_have_gpu(detect(), base.title)
         if base.folder is not None:
             raise Conflict(f"{base.title} is on this machine already.")
         return self._jobs.add(

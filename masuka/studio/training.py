@@ -66,7 +66,7 @@ class Training:
             raise InvalidInput(
                 f"The data set {dataset.name} has no pictures.", "Add some first.", field="dataset_id"
             )
-        self._models.must_be_installed(wanted.base)
+        self._models.must_be_trainable(wanted.base)
         name = wanted.name or self._next_name(dataset, wanted.character_id or dataset.character_id)
         with self._context.store.write():
             before = self._jobs.asked_before(key)

@@ -125,10 +125,21 @@ class Wiring:
                 self.on_look, inputs=[view], outputs=outputs, js=read_view, queue=False,
                 trigger_mode="multiple", **quiet,
             )  # fmt: skip
-        perform.click(
+        performed = perform.click(
             self.on_perform, inputs=[view], outputs=[answer], js="() => [window.masuka.take()]",
             trigger_mode="multiple", concurrency_limit=8, **quiet,
         )  # fmt: skip
+        if self._studio.lends:
+            # The answer first, then the work: a GPU is lent to the event that asks for it, and
+            # to none that a worker could see.
+            performed.then(self.on_lend, concurrency_limit=8, **quiet)
+
+    def on_lend(self, request: gr.Request) -> None:
+        """Runs what the visitor's action left to a lent GPU; its row says the end."""
+        try:
+            self._studio.acting_as(actor_of(request)).jobs.run_lent()
+        except MasukaError as error:
+            log.warning("a job that borrows a GPU could not be run: %s", error)
 
     def on_look(self, text: str, request: gr.Request) -> list[Any]:
         """What changed for this view: [pulse, timer, one entry per region]."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from masuka.hosting.sharing import Sharing
+    from masuka.jobs.executors.lent import Lend
     from masuka.studio import Studio
 
 OWNER_ID = 1
@@ -66,11 +67,12 @@ class Served:
         return self.studio.close()
 
 
-def serve(settings: Settings) -> Served:
+def serve(settings: Settings, *, lend: Lend | None = None) -> Served:
     """The open page, served from threads of this process.
 
     Raises Conflict when the port is taken. The working directory becomes an empty
-    folder, because Gradio serves files of it.
+    folder, because Gradio serves files of it. `lend` borrows a GPU for single requests,
+    where there is no other.
     """
     workspace = settings.workspace.create()
     apply_quiet_environment(workspace)
@@ -79,7 +81,7 @@ def serve(settings: Settings) -> Served:
     from masuka.ui import sharing, uploads
     from masuka.ui.build import build
 
-    studio = Studio.open(settings, workers="processes")
+    studio = Studio.open(settings, workers="processes", lend=lend)
     uploads.sweep(studio)
     os.chdir(workspace.empty)
     try:

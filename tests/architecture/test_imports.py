@@ -88,6 +88,17 @@ def test_gradio_is_the_pages_alone(module: Module) -> None:
         assert found.name.split(".")[0] != "gradio", f"{module.where}:{found.line} imports gradio"
 
 
+@pytest.mark.parametrize("module", modules(), ids=lambda m: m.where)
+def test_one_place_loads_zero_gpus_package(module: Module) -> None:
+    """It brings torch into the process, so nothing but the app on ZeroGPU may."""
+    if module.name == "masuka.hosting.zero":
+        return
+    words = {n.value for n in ast.walk(module.tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    assert "spaces" not in words | {found.name.split(".")[0] for found in imports(module)}
+    zero = {target.name for target, _ in project_imports(module)} & {"masuka.hosting.zero"}
+    assert not zero or module.name == "app", f"{module.where} reaches the package of ZeroGPU"
+
+
 def reachable(start: Module) -> dict[str, Module]:
     """Every module of the project that loading and running `start` can bring in."""
     seen: dict[str, Module] = {start.name: start}

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import psutil
@@ -99,7 +100,7 @@ def _run(
         # What was read from a .env file is in the settings only, not in the environment.
         secrets = {**settings.secrets, **stored_secrets(store, settings, job.user_id)}
         redact.learn(secrets.values())
-        with secrets_in_environment(secrets), _logged_to(files):
+        with secrets_in_environment(secrets), logged_to(files.log):
             perform(kind.run, {**job.params, "job_id": job.id}, reporter, nullcontext())
     finally:
         reporter.close()
@@ -142,9 +143,9 @@ class _Recorder:
 
 
 @contextmanager
-def _logged_to(files: AttemptFiles) -> Iterator[None]:
+def logged_to(log: Path) -> Iterator[None]:
     """While the job runs, what is logged here also goes to the job's log."""
-    handler = logging.FileHandler(files.log, encoding="utf-8")
+    handler = logging.FileHandler(log, encoding="utf-8")
     handler.setFormatter(SafeFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
