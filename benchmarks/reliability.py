@@ -64,10 +64,10 @@ def _figures() -> Iterator[str]:
 
 def _load(result: dict[str, Any]) -> Iterator[str]:
     """Which timings were taken while the machine also did other things."""
-    loaded = {name: part["cores_busy_elsewhere"] for name, part in result.get("parts", {}).items()}
-    shown = ", ".join(f"{cores:.1f} ({name})" for name, cores in loaded.items() if cores >= LEAST_LOAD)
-    if shown:
-        yield f"Cores that were busy with other work meanwhile, which counts do not mind and timings do: {shown}."
+    loaded = sorted(part["cores_busy_elsewhere"] for part in result.get("parts", {}).values())
+    if loaded and loaded[-1] >= LEAST_LOAD:
+        between = f"{loaded[0]:.1f} to {loaded[-1]:.1f}"
+        yield f"Meanwhile {between} cores were busy with other work. Counts do not mind that; timings do, and were not corrected."
         yield ""
 
 

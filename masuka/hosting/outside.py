@@ -126,7 +126,7 @@ def client(
 
 
 class Outside(httpx.BaseTransport):
-    """Sends a request to an address that was looked at, under the name that was asked for."""
+    """Sends a request to an address that was looked at, under the name asked for."""
 
     def __init__(
         self, *, local: Collection[str] = (), resolve: Resolve = look_up, transport: httpx.BaseTransport | None = None
