@@ -31,6 +31,7 @@ BARE_NAMES = (
 )  # fmt: skip
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
+_SECRET_ENDINGS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIALS", "_KEY", "_KEY_ID", "APIKEY", "_PAT")
 HOST_PREFIXES = ("COLAB_", "KAGGLE_", "RUNPOD_", "SPACE_", "SPACES_", "MASUKA_PLATFORM")
 HOST_FACTS = frozenset({"MASUKA_PLATFORM", "SPACE_HOST", "SPACE_AUTHOR_NAME", "RUNPOD_POD_ID"})
 """Of those the ones whose values are asked for; a host's other variables may be secrets."""
@@ -241,9 +242,17 @@ def apply_quiet_environment(workspace: Workspace) -> None:
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a worker: this one, quiet, with the secrets it may need."""
-    kept = {name: value for name, value in os.environ.items() if name != OWNER_PASSWORD}
-    return {**kept, **quiet_environment(settings.workspace), **settings.secrets}
+    """The environment of a worker: this one, quiet, without what may be a secret.
+
+    A worker gets the keys that its job needs with the job.
+    """
+    kept = {name: value for name, value in os.environ.items() if not is_secret(name)}
+    return {**kept, **quiet_environment(settings.workspace)}
+
+
+def is_secret(name: str) -> bool:
+    """Whether the variable of that name is a secret, ours or by its looks anybody's."""
+    return name in SECRET_NAMES or name == OWNER_PASSWORD or name.upper().endswith(_SECRET_ENDINGS)
 
 
 def host_marks(environment: Mapping[str, str] | None = None) -> dict[str, str]:

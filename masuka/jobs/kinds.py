@@ -24,6 +24,8 @@ class Kind:
     themselves from their last checkpoint after their process was lost. Where a GPU is
     lent to single requests (ZeroGPU), a job with `lent_s` borrows it for at most so many
     seconds, and runs in the event that asked for it; the others never see it.
+    `keys` are the outside services' keys, by their names in the environment, that its code
+    gets; of all others a worker knows nothing.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Kind:
     warm: bool = True
     resumes: bool = False
     lent_s: int = 0
+    keys: tuple[str, ...] = ()
 
 
 KINDS = {
@@ -42,7 +45,7 @@ KINDS = {
         Kind("sample_pictures", "cpu", "masuka.pocket.samples:run", "Drawing sample pictures"),
         Kind("train_image", "gpu", "masuka.training.image:run", "Training", warm=False, resumes=True),
         Kind("draw_images", "gpu", "masuka.generation.images:run", "Drawing", lent_s=DRAWING_S),
-        Kind("download_model", "net", "masuka.models.download:run", "Downloading"),
+        Kind("download_model", "net", "masuka.models.download:run", "Downloading", keys=("HF_TOKEN",)),
     )
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from masuka.config import SECRET_NAMES, Settings
+from masuka.jobs.kinds import Kind
 from masuka.requests.actor import Actor
 from masuka.store import settings as rows
 from masuka.store.connect import Store
@@ -21,3 +22,9 @@ def stored_secrets(store: Store, settings: Settings, user_id: int) -> dict[str, 
             if setting.key in SECRET_NAMES and setting.value:
                 found[setting.key] = setting.value
     return {name: value for name, value in found.items() if name not in settings.secrets}
+
+
+def keys_for(store: Store, settings: Settings, user_id: int, kind: Kind) -> dict[str, str]:
+    """The keys that such a job of this person gets; the environment's win."""
+    known = {**stored_secrets(store, settings, user_id), **settings.secrets}
+    return {name: known[name] for name in kind.keys if name in known}

@@ -25,7 +25,7 @@ from masuka.jobs.files import AttemptFiles
 from masuka.jobs.kinds import KINDS, Kind, Lane
 from masuka.jobs.queue import SYSTEM, claim
 from masuka.jobs.recovery import lock_of, recover, sweep_left_files
-from masuka.jobs.secrets import stored_secrets
+from masuka.jobs.secrets import keys_for
 from masuka.jobs.slots import SLOTS, Attempt, Slot, slots_of
 from masuka.jobs.thinning import thin
 from masuka.jobs.worker import Assignment
@@ -214,7 +214,7 @@ class Supervisor:
 
     def _assignment(self, job: Job, attempt: Attempt) -> Assignment:
         assert attempt.kind is not None
-        secrets = stored_secrets(self._store, self._settings, job.user_id)
+        secrets = keys_for(self._store, self._settings, job.user_id, attempt.kind)
         return Assignment.of(attempt.kind, attempt.files, job_id=job.id, params=job.params, secrets=secrets)
 
     def _follow(self, slot: Slot) -> None:

@@ -39,8 +39,10 @@ KINDS = {
         Kind("import", "cpu", f"{HERE}:import_files", "Writing files"),
         Kind("chatter", "cpu", f"{HERE}:chatter", "Printing"),
         Kind("missing", "cpu", "tests.worker.no_such_module:run", "Nothing"),
-        Kind("who", "cpu", f"{HERE}:who", "Looking"),
-        Kind("tell_key", "cpu", f"{HERE}:tell_key", "Logging a key"),
+        Kind("who", "cpu", f"{HERE}:who", "Looking", keys=("HF_TOKEN",)),
+        Kind("tell_key", "cpu", f"{HERE}:tell_key", "Logging a key", keys=("HF_TOKEN",)),
+        Kind("look_around", "cpu", f"{HERE}:look_around", "Looking at the environment"),
+        Kind("look_around_with_key", "cpu", f"{HERE}:look_around", "Looking", keys=("HF_TOKEN", "FAL_KEY")),
     )
 }
 
@@ -197,6 +199,13 @@ def tell_key(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """As a careless library does."""
     logging.getLogger("careless").warning("asking with %s", os.environ["HF_TOKEN"])
     return {}
+
+
+def look_around(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """All that this process could tell: its environment now and at its start, its arguments."""
+    own = Path("/proc/self")
+    started = [(own / name).read_bytes().decode(errors="replace").split("\0") for name in ("environ", "cmdline")]
+    return {"environment": dict(os.environ), "started": started, "params": params}
 
 
 def _half_output(params: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from masuka.jobs.kinds import KINDS, Kind, Lane
 from masuka.jobs.queue import SECONDS_BETWEEN_LOOKS, SYSTEM, claim
 from masuka.jobs.recovery import lock_of, recover
 from masuka.jobs.reporter import EventFile
-from masuka.jobs.secrets import stored_secrets
+from masuka.jobs.secrets import keys_for
 from masuka.jobs.slots import SLOTS
 from masuka.jobs.worker import perform
 from masuka.logs import SafeFormatter, redact
@@ -98,7 +98,7 @@ def _run(
     reporter = EventFile(files.events, files.scratch, recorder.stop_reason, recorder)
     try:
         # What was read from a .env file is in the settings only, not in the environment.
-        secrets = {**settings.secrets, **stored_secrets(store, settings, job.user_id)}
+        secrets = keys_for(store, settings, job.user_id, kind)
         redact.learn(secrets.values())
         with secrets_in_environment(secrets), logged_to(files.log):
             perform(kind.run, {**job.params, "job_id": job.id}, reporter, nullcontext())

@@ -24,7 +24,7 @@ from masuka.jobs.files import AttemptFiles
 from masuka.jobs.kinds import KINDS, Kind
 from masuka.jobs.queue import SYSTEM, claim
 from masuka.jobs.reporter import EventFile, StopFlag
-from masuka.jobs.secrets import stored_secrets
+from masuka.jobs.secrets import keys_for
 from masuka.jobs.worker import Assignment, perform
 from masuka.logs import redact
 from masuka.store import jobs as rows
@@ -61,7 +61,7 @@ def run_lent(
     try:
         # The GPU is there in the borrowing process alone, whatever this one was told.
         params = {**job.params, **({"device": "auto"} if "device" in job.params else {})}
-        secrets = {**settings.secrets, **stored_secrets(store, settings, job.user_id)}
+        secrets = keys_for(store, settings, job.user_id, kind)
         lend(Assignment.of(kind, files, job_id=job.id, params=params, secrets=secrets).line(), kind.lent_s)
     except MasukaError as error:
         refused = error
