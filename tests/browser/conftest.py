@@ -74,9 +74,10 @@ class App:
         return f"{self.address}?token={token}{extra}"
 
 
-def start(folder: Path) -> App:
+def start(folder: Path, *, port: int = 0) -> App:
+    """The app once it has told its link; `port` 0 is a free one."""
     settings = Settings(workspace=Workspace(folder).create(), device="cpu")
-    environment = {**os.environ, "MASUKA_HOME": str(folder), "MASUKA_PORT": "0", "MASUKA_DEVICE": "cpu"}
+    environment = {**os.environ, "MASUKA_HOME": str(folder), "MASUKA_PORT": str(port), "MASUKA_DEVICE": "cpu"}
     environment["MASUKA_LOCAL_ADDRESSES"] = "127.0.0.1"  # stand-ins of services
     environment.pop("DATABASE_URL", None)
     said = folder.parent / f"{folder.name}.log"
@@ -85,7 +86,7 @@ def start(folder: Path) -> App:
             [sys.executable, str(ROOT / "app.py")], env=environment, cwd=folder, stdout=out, stderr=out
         )
     while process.poll() is None:
-        found = re.search(r"(http://\S+?/)\?token=", said.read_text())
+        found = re.search(r"(https?://\S+?/)\?token=", said.read_text())
         if found:
             return App(settings, process, found.group(1))
         time.sleep(0.1)
