@@ -82,15 +82,22 @@ def settle(
 
 
 def cancel(store: Store, *, workspace: Workspace, actor: Actor, job_id: int) -> bool:
-    """Whether the job will stop; one that waited ends at once, its leavings gone."""
+    """Whether the job will stop; one that waited ends at once, its leavings gone.
+
+    One that runs is told here and now: it may have outlived its app, and no other process
+    may be there to tell it.
+    """
     with store.write():
         will_stop = ask_cancel(store, actor=actor, job_id=job_id)
         job = rows.get_job(store, actor=actor, id=job_id)
         ended = will_stop and job.state in ENDED
         # Out of the way before anybody can try it again; deleting may take longer than others wait.
         moved = [_moved(job, folder) for folder in _leavings(store, workspace, job, job.state)] if ended else []
+    files = AttemptFiles(workspace.jobs / str(job.id), job.fence)
     if ended:
-        AttemptFiles(workspace.jobs / str(job.id), job.fence).sweep()
+        files.sweep()
+    elif will_stop:
+        files.ask("cancel")
     for folder in moved:
         _delete(job, folder)
     return will_stop

@@ -15,6 +15,8 @@ from masuka.errors import OutOfDisk
 from masuka.requests.actor import Actor
 from masuka.requests.base import Limit, Request
 from masuka.store.connect import Store
+from masuka.store.migrations.runner import renew_backups
+from masuka.store.opening import database_file
 
 if TYPE_CHECKING:
     from masuka.jobs.executors.lent import Lend
@@ -50,6 +52,18 @@ class Context:
         if self.keeper is not None and not file.exists():
             self.keeper.here(file, patient=patient)
         return file
+
+    def forget_older_copies(self) -> None:
+        """Takes what was deleted for good out of older copies of the database too.
+
+        Backups on this machine make place for a new one; in the vault older saves go once a
+        newer one is sure. Raises StoreError or OutOfDisk when no new backup can be made.
+        """
+        if self.keeper is not None:
+            self.keeper.purge_soon()
+        # While a fallback database is open, the backups are another one's.
+        if self.store.path == database_file(self.workspace):
+            renew_backups(self.store.path, backups=self.workspace.backups)
 
     def wake(self) -> None:
         """Tells the supervisor that the queue changed."""

@@ -101,8 +101,8 @@ class Jobs:
         context = self._context
         if context.lend is None:
             return
-        waiting = [j for j in self.list(states=["queued"], limit=1000) if j.user_id == context.actor.user_id]
-        for job in sorted(filter(borrows, waiting), key=lambda j: j.position):
+        mine = [j for j in self.list(states=["queued"], limit=1000) if j.user_id == context.actor.user_id]
+        for job in sorted(filter(borrows, mine), key=lambda j: j.position):
             run_lent(context.store, context.settings, job.id, context.lend)
 
     def cancel(self, job_ids: Sequence[int]) -> int:

@@ -65,7 +65,10 @@ class Library:
         return rows.restore_items(self._context.store, actor=self._context.actor, ids=list(item_ids))
 
     def purge(self, item_ids: Sequence[int] | None = None) -> int:
-        """How many items of the bin, or these of it, were deleted for good."""
+        """How many items of the bin, or these of it, were deleted for good.
+
+        They go from older copies of the database too; see `forget_older_copies`.
+        """
         self._context.actor.must_edit()
         gone = rows.purge_items(self._context.store, actor=self._context.actor, ids=item_ids)
         for item in gone:
@@ -73,8 +76,8 @@ class Library:
             if self._context.workspace.owns(file):
                 file.unlink(missing_ok=True)
                 _thumbnail(file, self._context.workspace.items).unlink(missing_ok=True)
-        if gone and self._context.keeper is not None:
-            self._context.keeper.purge_soon()
+        if gone:
+            self._context.forget_older_copies()
         return len(gone)
 
     def export(self, item_ids: Sequence[int], to: Path, *, left_bytes: int = 0) -> Path:

@@ -240,8 +240,7 @@ class People:
         with self._store.write():
             users.delete_user(self._store, actor=self._actor, id=user_id)
             self.note("removed a person", user.username)
-        if self._context.keeper is not None:
-            self._context.keeper.purge_soon()
+        self._context.forget_older_copies()
 
     def _remove_work(self, user_id: int) -> None:
         """Deletes a person's trainings, sets, LoRAs, pictures, jobs and uploads, files too."""

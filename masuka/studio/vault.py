@@ -62,9 +62,10 @@ class Vault:
         return self._keeper().choose(key)
 
     def purge(self) -> None:
-        """What was deleted goes from older saves too, as soon as a newer one is sure."""
+        """What was deleted goes from older copies too; see `forget_older_copies`."""
         self._context.actor.must_own()
-        self._keeper().purge_soon()
+        self._keeper()
+        self._context.forget_older_copies()
 
     def confirm_with(self, confirm: Confirm) -> None:
         """Asks this from now on whether a save has arrived, for example Drive's checksums."""

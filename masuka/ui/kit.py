@@ -132,7 +132,7 @@ class Wiring:
         if self._studio.lends:
             # The answer first, then the work: a GPU is lent to the event that asks for it, and
             # to none that a worker could see.
-            performed.then(self.on_lend, concurrency_limit=8, **quiet)
+            performed.then(self.on_lend, trigger_mode="multiple", concurrency_limit=8, **quiet)
 
     def on_lend(self, request: gr.Request) -> None:
         """Runs what the visitor's action left to a lent GPU; its row says the end."""

@@ -18,8 +18,8 @@ from masuka.vault.asked import Asked
 from masuka.vault.index import Kept
 from masuka.vault.mirror import Mirror
 from masuka.vault.places import Found, Places, Uses
-from masuka.vault.restoring import told
 from masuka.vault.saving import Saver
+from masuka.vault.waiting import told
 
 SOON_S, AGAIN_S, IDLE_S = 1.0, 30.0, 120.0
 """Until the next look: while somebody waits or a file is just being written, after trouble, else."""

@@ -11,9 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -29,9 +27,9 @@ from masuka.vault.disk import Disk
 from masuka.vault.local import Local, folder_of
 from masuka.vault.mirror import Mirror
 from masuka.vault.places import Places
-from masuka.vault.restoring import told, within
 from masuka.vault.saving import Saver
 from masuka.vault.status import State, Status, branches_of
+from masuka.vault.waiting import Wish, Wishes, refuse, told, within
 
 LOOK_S = 1.0
 DEBOUNCE_S = 5.0
@@ -47,15 +45,6 @@ LENT_TOKEN = "drive-token"  # noqa: S105 - a name
 """The file among the secrets in which a notebook's kernel lends its token for Drive."""
 
 log = logging.getLogger("masuka.vault")
-
-
-@dataclass
-class _Wish:
-    """A save that somebody waits for."""
-
-    merged: dict[str, int] = field(default_factory=dict)
-    purge: bool = False
-    done: Future[str] = field(default_factory=Future)
 
 
 class Keeper:
@@ -90,8 +79,7 @@ class Keeper:
         self.copying = Copying(store, places, self._saver, mirror, self._working.is_set)
         self._debounce_s, self._every_s = debounce_s, every_s
         self._wake, self._stopping = threading.Event(), threading.Event()
-        self._lock = threading.Lock()
-        self._wishes: list[_Wish] = []
+        self._wishes = Wishes()
         self._pulse: snapshots.Pulse | None = None
         self._checkpoint = 0
         self._moved_s = self._not_before_s = self._confirm_s = 0.0
@@ -140,14 +128,13 @@ class Keeper:
 
         Raises StoreError when it cannot be made, or not in that time.
         """
-        return self._wished(_Wish(), timeout_s)
-
-    def purge(self, *, timeout_s: float = 60.0) -> str:
-        """The same, and older saves of this line go as soon as this one has arrived."""
-        return self._wished(_Wish(purge=True), timeout_s)
+        return self._wished(Wish(), timeout_s)
 
     def purge_soon(self) -> None:
-        """Wishes that without waiting; the wish outlives this process until it is met."""
+        """Wishes a save after which, once it has arrived, older ones of its line go.
+
+        The wish outlives this process until it is met.
+        """
         self._purge_mark.parent.mkdir(parents=True, exist_ok=True)
         self._purge_mark.touch()
         self._wake.set()
@@ -167,11 +154,11 @@ class Keeper:
         ours = any(b.ours for b in branches_of([heads[key]], self._local))
         others = {h.runtime: h.generation for k, h in heads.items() if k != key}
         if ours:
-            self._wished(_Wish(merged=others), timeout_s)
+            self._wished(Wish(merged=others), timeout_s)
             self._local.chosen = ""
         else:
             # What is open here must be in the vault before something else takes its place.
-            self._wished(_Wish(), timeout_s)
+            self._wished(Wish(), timeout_s)
             self._local.chosen = key
         self._saver.keep_notes()
         return ours
@@ -209,13 +196,12 @@ class Keeper:
             why=why or self.copying.why, branches=branches_of(self._saver.branches, local), chosen=local.chosen,
         )  # fmt: skip
 
-    def _wished(self, wish: _Wish, timeout_s: float) -> str:
+    def _wished(self, wish: Wish, timeout_s: float) -> str:
         if not self._working.wait(min(timeout_s, 5.0)):
             raise StoreError(
                 self._why or "Another MASUKA of this workspace keeps the vault.", "Ask that one, or stop it."
             )
-        with self._lock:
-            self._wishes.append(wish)
+        self._wishes.add(wish)
         self._wake.set()
         try:
             return wish.done.result(timeout_s)
@@ -237,7 +223,7 @@ class Keeper:
                 self._guard(lambda: self._look(last=True))
                 if self._saves and not self._why and self.copying.running:
                     self._guard(lambda: self.copying.flush(timeout_s=self._files_s))
-            self._answer(self._take_wishes(), StoreError("MASUKA is closing.", "Start it again."))
+            refuse(self._wishes.take(), StoreError("MASUKA is closing.", "Start it again."))
         finally:
             lock.release()
 
@@ -272,7 +258,7 @@ class Keeper:
                 self._saver.look()
                 self._saver.recover(self._first_mark)
         except Exception as error:
-            self._answer(self._take_wishes(), error)
+            refuse(self._wishes.take(), error)
             raise
         if self._fresh and self._local.blank and self._saver.branches:
             self._local.mark = self._first_mark
@@ -317,7 +303,7 @@ class Keeper:
             self._why, self._failures = "", 0
             dirty = self._sense(now_s)
         checkpoint = snapshots.newest_checkpoint(self._store, after_id=self._checkpoint)
-        wishes = self._take_wishes()
+        wishes = self._wishes.take()
         edited = self._dirty_s is not None and (
             last or now_s - self._moved_s >= self._debounce_s or now_s - self._dirty_s >= self._every_s
         )
@@ -330,7 +316,7 @@ class Keeper:
         elif now_s - self._confirm_s >= CONFIRM_EVERY_S:
             self._confirm()
 
-    def _save(self, wishes: list[_Wish]) -> None:
+    def _save(self, wishes: list[Wish]) -> None:
         began_s = time.monotonic()
         merged = {runtime: number for wish in wishes for runtime, number in wish.merged.items()}
         try:
@@ -340,8 +326,7 @@ class Keeper:
             # What is deleted while this save is made leaves a mark of its own.
             if self._purge_mark.exists():
                 self._purge_mark.replace(self._purging)
-            purge = any(wish.purge for wish in wishes) or self._purging.exists()
-            head = self._saver.save(merged=merged, purge=purge)
+            head = self._saver.save(merged=merged, purge=self._purging.exists())
             self._purging.unlink(missing_ok=True)
             if self._pulse is not None and self._pulse.mark == head.mark:
                 self._dirty_s, self._unsaved_at = None, ""
@@ -350,7 +335,7 @@ class Keeper:
             self._why, self._failures = "", 0
             self._confirm(saved=True)
         except Exception as error:
-            self._answer(wishes, error)
+            refuse(wishes, error)
             raise
         finally:
             took_s = time.monotonic() - began_s
@@ -382,14 +367,3 @@ class Keeper:
         self._why = why
         self._failures += 1
         self._not_before_s = time.monotonic() + min(2.0 ** (self._failures - 1), LONGEST_BACKOFF_S)
-
-    def _take_wishes(self) -> list[_Wish]:
-        with self._lock:
-            taken, self._wishes = self._wishes, []
-        return taken
-
-    @staticmethod
-    def _answer(wishes: list[_Wish], error: Exception) -> None:
-        known = error if isinstance(error, MasukaError) else StoreError(told(error), "The save is tried again.")
-        for wish in wishes:
-            wish.done.set_exception(known)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from masuka.config import Settings, Workspace
 from masuka.errors import Damaged, InvalidInput, MasukaError, NotFound, SchemaTooNew, StoreError
@@ -20,11 +18,11 @@ from masuka.vault.disk import Disk
 from masuka.vault.generations import Generations, Head, tips
 from masuka.vault.local import Local, folder_of, join
 from masuka.vault.places import Places
+from masuka.vault.waiting import told, within
 
 PATIENCE_S = 120.0
 """How long a start waits for the vault to answer before it says so and goes on without."""
 
-ResultT = TypeVar("ResultT")
 log = logging.getLogger("masuka.vault")
 
 
@@ -195,34 +193,3 @@ def refuse_newer(head: Head) -> None:
             f"The newest save in the vault was made by a newer MASUKA ({head.masuka}).",
             "Update MASUKA; the save stays as it is.",
         )
-
-
-def within(act: Callable[[], ResultT], seconds: float, folder: Path) -> ResultT:
-    """What `act` gives back, from a thread that is left behind when it takes too long.
-
-    A mounted folder that hangs cannot be interrupted. Raises StoreError then.
-    """
-    results: list[ResultT] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            results.append(act())
-        except Exception as error:  # noqa: BLE001 - raised again where it was asked for
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="vault-waiting", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise StoreError(f"{folder} has not answered for {seconds:.0f} seconds.", "Check that it is mounted.")
-    return results[0]
-
-
-def told(error: Exception) -> str:
-    """The error as a sentence; an OSError names no path of a rented machine's mount."""
-    if isinstance(error, MasukaError):
-        return str(error)
-    return f"{getattr(error, 'strerror', None) or error}."

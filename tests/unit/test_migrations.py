@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -26,6 +27,7 @@ from masuka.store.migrations.runner import (
     check,
     list_backups,
     migrate,
+    renew_backups,
     restore,
     thin_backups,
 )
@@ -393,6 +395,32 @@ def test_old_backups_go_and_one_of_each_recent_day_stays(tmp_path: Path) -> None
     # Nobody looked for a year: the ten newest are still there.
     assert len(thin_backups(tmp_path, now=datetime(2027, 3, 15, tzinfo=UTC))) == 2
     assert len(list_backups(tmp_path)) == 10
+
+
+def test_renewed_backups_hold_only_what_is_there(workspace: Workspace) -> None:
+    migrate(workspace.database, backups=workspace.backups)
+    assert renew_backups(workspace.database, backups=workspace.backups) is None, "where none was, none is made"
+    add_name(workspace.database, "deleted for good")
+    for _ in range(3):
+        backup(workspace.database, backups=workspace.backups)
+    mine = workspace.backups / "before-the-exhibition.db"
+    list_backups(workspace.backups)[0].replace(mine)
+    with Store(workspace.database) as store:
+        characters.delete_character(store, actor=OWNER, id=1)
+        add_name(workspace.database, "kept")
+        renewed = renew_backups(workspace.database, backups=workspace.backups)
+    assert renewed is not None and list_backups(workspace.backups) == [renewed]
+    assert names(renewed) == ["kept"] and b"deleted for good" not in renewed.read_bytes()
+    assert mine.exists(), "a name of one's own is kept for ever"
+
+
+def test_no_backup_goes_before_the_new_one_is_there(workspace: Workspace) -> None:
+    migrate(workspace.database, backups=workspace.backups)
+    kept = backup(workspace.database, backups=workspace.backups)
+    (workspace.backups / f".part-{os.getpid()}.db").mkdir()  # nothing can be written there
+    with pytest.raises(OSError, match="directory"):
+        renew_backups(workspace.database, backups=workspace.backups)
+    assert list_backups(workspace.backups) == [kept]
 
 
 def test_backing_up_thins_and_keeps_the_new_one(workspace: Workspace) -> None:

@@ -19,6 +19,7 @@ from masuka.hosting import doctor
 from masuka.requests.actor import Actor
 from masuka.store import datasets, items, pictures
 from masuka.store.connect import Store
+from masuka.store.migrations import runner
 from masuka.studio import Studio
 from masuka.ui import storage
 from masuka.ui.view import View
@@ -125,6 +126,20 @@ def test_emptying_the_bin_reaches_the_vault(studio: Studio, kept: Settings) -> N
     saves = list(vault.glob("db/gen-*.db"))
     assert saves and not any(b"secret.png" in save.read_bytes() for save in saves)
     assert keep.exists()
+
+
+def test_emptying_the_bin_reaches_the_backups_of_this_machine(settings: Settings) -> None:
+    """With a vault or without one."""
+    with Studio.open(settings) as studio:
+        add_item(studio, "secret.png")
+        before = runner.backup(studio.store.path, backups=studio.workspace.backups)
+        assert b"secret.png" in before.read_bytes()
+        studio.library.delete([item.id for item in studio.library.items()])
+        assert studio.library.purge() == 1
+        (renewed,) = runner.list_backups(studio.workspace.backups)
+        assert renewed != before and b"secret.png" not in renewed.read_bytes()
+        assert studio.library.purge() == 0
+        assert runner.list_backups(studio.workspace.backups) == [renewed], "nothing was deleted, so nothing is made"
 
 
 def test_a_purge_that_fails_is_made_later(kept: Settings, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from masuka.config import Settings
 from masuka.errors import Conflict
-from masuka.jobs import queue
+from masuka.jobs import endings, queue
 from masuka.jobs.files import log_tail
 from masuka.requests.actor import Actor
 from masuka.store import datasets, pictures, users
@@ -235,6 +235,19 @@ def test_an_adopted_job_can_be_cancelled_even_in_c(desk: Desk) -> None:
     desk.supervise(flag_s=0.05, term_s=0.2)
     assert desk.cancel(job).state == "cancelled"
     assert pid not in [p.pid for p in workers_of(desk.settings)]
+
+
+def test_what_outlived_its_app_stops_when_it_is_cancelled(desk: Desk) -> None:
+    """A share is taken back on the command line while the app is closed and a training goes on."""
+    first = desk.supervise()
+    training = desk.training(total=100_000, seconds=0.01)
+    desk.until(training, lambda now: now.step > 0)
+    first.stop()
+    assert endings.cancel(desk.store, workspace=desk.settings.workspace, actor=desk.actor, job_id=training.id)
+    wait_until_no_worker(desk.settings)
+    assert desk.get(training).state == "running", "nobody has settled it yet"
+    desk.supervise()
+    assert desk.wait(training).state == "cancelled"
 
 
 def test_what_ended_while_no_app_ran_is_told_at_the_next_start(desk: Desk) -> None:

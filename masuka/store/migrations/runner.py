@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -184,10 +184,29 @@ def thin_backups(backups: Path, *, now: datetime | None = None) -> list[Path]:
         of_day.setdefault(_age(file)[0][:8], file)
     kept = {*found[:KEPT_BACKUPS], *(file for day, file in of_day.items() if day >= oldest)}
     gone = [file for file in found if file not in kept]
-    for file in gone:
+    _delete(gone)
+    return gone
+
+
+def renew_backups(path: Path, *, backups: Path) -> Path | None:
+    """A new backup in the place of all older ones; None where there was none.
+
+    For what was deleted for good: no copy that MASUKA made by itself has it any more. A
+    backup under a name of one's own is kept for ever.
+    """
+    if not list_backups(backups):
+        return None
+    with alone(path), _told(path), closing(connect(path)) as db:
+        older = list_backups(backups)
+        written = write_backup(db, backups)
+        _delete(older)
+        return written
+
+
+def _delete(files: Iterable[Path]) -> None:
+    for file in files:
         for ending in ("-wal", "-journal", ""):  # of a damaged file, see _keep_damaged
             file.with_name(file.name + ending).unlink(missing_ok=True)
-    return gone
 
 
 def list_backups(backups: Path) -> list[Path]:
