@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from masuka.requests.actor import Actor
 from masuka.store.connect import Store
@@ -13,7 +14,13 @@ from masuka.store.rows import add_row, delete_row, get_row, list_rows, now_at, s
 
 @dataclass(frozen=True)
 class Picture:
-    """`file` is a path; `sha256` is of the file's bytes, `bytes` their number."""
+    """`file` is a path; `sha256` is of the file's bytes, `bytes` their number.
+
+    `scores` are what `datasets.measures` measured, {} before it did. `aside` pictures are
+    kept but not trained on. `edits` is the recipe of `requests.edits`, {} for none.
+    `caption_from` says who wrote the caption: template, file, person or a captioner's
+    name, '' where nobody knows; `caption_problem` is why a captioner could not.
+    """
 
     id: int
     dataset_id: int
@@ -27,6 +34,11 @@ class Picture:
     caption: str
     created_at: str
     updated_at: str
+    scores: dict[str, Any]
+    aside: bool
+    edits: dict[str, Any]
+    caption_from: str
+    caption_problem: str
 
 
 def add_picture(
@@ -41,6 +53,8 @@ def add_picture(
     height: int,
     bytes: int,
     caption: str,
+    caption_from: str = "",
+    scores: Mapping[str, Any] | None = None,
     created_at: str | None = None,
 ) -> Picture | None:
     """The new picture; None when the data set has one with that sha256 already.
@@ -56,7 +70,8 @@ def add_picture(
         values = {
             "dataset_id": dataset_id, "user_id": dataset.user_id, "file": file, "original_name": original_name,
             "sha256": sha256, "width": width, "height": height, "bytes": bytes, "caption": caption,
-            "created_at": created_at, "updated_at": created_at,
+            "caption_from": caption_from, "scores": scores or {}, "created_at": created_at,
+            "updated_at": created_at,
         }  # fmt: skip
         return get_picture(db, actor=actor, id=add_row(db, "pictures", values))
 
@@ -79,20 +94,65 @@ def count_pictures(db: Store, *, actor: Actor, dataset_id: int) -> int:
     return get_dataset(db, actor=actor, id=dataset_id).picture_count
 
 
+def set_scores(db: Store, *, actor: Actor, id: int, scores: Mapping[str, Any]) -> None:
+    """Records what was measured of a picture; raises NotFound."""
+    actor.must_edit()
+    with db.write():
+        get_picture(db, actor=actor, id=id)
+        set_row(db, "pictures", id, {"scores": dict(scores)})
+
+
+def set_edits(db: Store, *, actor: Actor, id: int, edits: Mapping[str, Any]) -> Picture:
+    """The picture with its new recipe; raises NotFound."""
+    actor.must_edit()
+    with db.write():
+        get_picture(db, actor=actor, id=id)
+        set_row(db, "pictures", id, {"edits": dict(edits), "updated_at": now_at()})
+        return get_picture(db, actor=actor, id=id)
+
+
+def set_aside(db: Store, *, actor: Actor, ids: Iterable[int], aside: bool) -> int:
+    """How many pictures were set aside, or taken back; raises NotFound, then none was."""
+    actor.must_edit()
+    changed = 0
+    with db.write():
+        for id in dict.fromkeys(ids):
+            if get_picture(db, actor=actor, id=id).aside != aside:
+                set_row(db, "pictures", id, {"aside": aside, "updated_at": now_at()})
+                changed += 1
+    return changed
+
+
 def set_caption(db: Store, *, actor: Actor, id: int, caption: str) -> Picture:
     """The picture with its new caption; raises NotFound."""
     set_captions(db, actor=actor, captions={id: caption})
     return get_picture(db, actor=actor, id=id)
 
 
-def set_captions(db: Store, *, actor: Actor, captions: Mapping[int, str]) -> int:
+def set_captions(
+    db: Store, *, actor: Actor, captions: Mapping[int, str], caption_from: str = "person"
+) -> int:
     """How many captions were written, all or none, by picture id."""
     actor.must_edit()
     with db.write():
         for id, caption in captions.items():
             get_picture(db, actor=actor, id=id)
-            set_row(db, "pictures", id, {"caption": caption, "updated_at": now_at()})
+            values = {"caption": caption, "caption_from": caption_from, "caption_problem": ""}
+            set_row(db, "pictures", id, {**values, "updated_at": now_at()})
     return len(captions)
+
+
+def set_told_caption(
+    db: Store, *, actor: Actor, id: int, caption: str | None, caption_from: str, problem: str
+) -> None:
+    """Records a captioner's caption, or with None only why there is no new one."""
+    actor.must_edit()
+    values: dict[str, Any] = {"caption_problem": problem, "updated_at": now_at()}
+    if caption is not None:
+        values |= {"caption": caption, "caption_from": caption_from}
+    with db.write():
+        get_picture(db, actor=actor, id=id)
+        set_row(db, "pictures", id, values)
 
 
 def delete_pictures(db: Store, *, actor: Actor, ids: Iterable[int]) -> list[Picture]:
