@@ -15,7 +15,8 @@ from typing import Any
 
 from PIL import Image
 
-from masuka.datasets import captions, sources
+from masuka.datasets import sources
+from masuka.datasets.captions import text as captions
 from masuka.datasets.decoding import decode
 from masuka.datasets.keeping import Encoded, encode, keep
 from masuka.errors import InvalidInput

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from masuka.datasets import captions, check, exchange, keeping
+from masuka.datasets import check, exchange, keeping
+from masuka.datasets.captions import text as captions
 from masuka.requests.datasets import (
     AddPictures,
     CreateDataset,

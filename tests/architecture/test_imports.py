@@ -25,7 +25,10 @@ HEAVY_MODULES = (
     "masuka.datasets.faces",
     "masuka.pocket.*",
 )
-LIGHT_IN_SPITE_OF_IT = ("masuka.pocket", "masuka.pocket.words", "masuka.pocket.world", "masuka.pocket.samples")
+LIGHT_IN_SPITE_OF_IT = (
+    "masuka.pocket", "masuka.pocket.words", "masuka.pocket.world", "masuka.pocket.samples",
+    "masuka.datasets.captions.text",
+)  # fmt: skip
 """The page draws sample pictures and names Pocket's words, so these never load torch."""
 
 MAKING_OF_POCKET = ("masuka.pocket.build", "masuka.pocket.session")
