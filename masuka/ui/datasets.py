@@ -26,6 +26,7 @@ from masuka.ui.markup import (
     media,
     picture,
 )
+from masuka.ui.parts import draw_parts
 from masuka.ui.uploads import batch_folder
 from masuka.ui.view import View
 from masuka.ui.words import plural
@@ -65,12 +66,14 @@ def draw_body(studio: Studio, view: View) -> str:
         if not sets:
             return card(empty("datasets", "No data set yet. Create one, then add ten to thirty pictures."))
         return f'<div class="cards">{"".join(_set_card(studio, d) for d in sets)}</div>'
+    if view.part:
+        return ""  # the parts draw themselves, in regions of their own
     return _jobs(studio, view.dataset) + _pictures(studio, view)
 
 
 def draw_check(studio: Studio, view: View) -> str:
     """What stands in the way of a good training; not live, as it looks at each file."""
-    if view.dataset is None or not studio.datasets.get(view.dataset).picture_count:
+    if view.dataset is None or view.part or not studio.datasets.get(view.dataset).picture_count:
         return ""
     problems = "".join(f"<li>{esc(p)}</li>" for p in studio.datasets.check(view.dataset, read_files=False))
     return f'<div class="notice warn"><p>Before a training:</p><ul>{problems}</ul></div>' if problems else ""
@@ -80,6 +83,8 @@ def draw_add(studio: Studio, view: View) -> str:
     """How pictures get in, or the form for a new set."""
     if view.dataset is None:
         return _new_form(studio)
+    if view.part:
+        return ""
     dataset = studio.datasets.get(view.dataset)
     idle = "JPEG, PNG, WebP or a zip with captions, at most 50 MB a picture."
     drop = (
@@ -92,7 +97,7 @@ def draw_add(studio: Studio, view: View) -> str:
 
 def draw_many(studio: Studio, view: View) -> str:
     """What can be done with the selected pictures."""
-    if view.dataset is None:
+    if view.dataset is None or view.part:
         return ""
     described = params(EditCaptions)
     fields = (
@@ -303,6 +308,7 @@ TAB = Tab(
     columns=(
         (
             Region("head", draw_head),
+            Region("parts", draw_parts, live=False),
             Region("check", draw_check, live=False),
             Region("body", draw_body, waiting='<div class="skeleton"></div>'),
             Region("many", draw_many, live=False),

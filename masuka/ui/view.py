@@ -13,7 +13,13 @@ from typing import Any
 from masuka.requests.text import id_in, without_control
 
 TABS = ("home", "datasets", "training", "images", "library", "settings")
-SECTIONS = ("", "pictures", "characters", "models", "queue")
+SECTIONS = {
+    "library": ("pictures", "characters", "models", "queue"),
+    "datasets": ("pictures", "captions", "sheet", "export", "settings"),
+}
+"""Of each tab that has some; an address of another tab's section is of the first one."""
+PARTS = ("", "captions", "trainer", "export")
+"""What of a data set is shown: its pictures, or one of these."""
 _LONGEST_VIEW = 20_000
 
 
@@ -21,6 +27,7 @@ _LONGEST_VIEW = 20_000
 class View:
     """Ids are None where nothing is chosen; adapter 0 is the choice of none at all.
 
+    `only` filters a list of pictures and `sort` orders it, in the words of the studio.
     `look` numbers the browser's looks, `sums` are checksums of the regions that it shows.
     """
 
@@ -32,6 +39,7 @@ class View:
     item: int | None = None
     until: int | None = None
     section: str = ""
+    part: str = ""
     base: str = ""
     query: str = ""
     starred: bool = False
@@ -48,9 +56,13 @@ class View:
             raw = {}
         given: dict[str, Any] = raw if isinstance(raw, dict) else {}
         sums = given.get("sums")
+        tab = _one_of(given.get("tab"), TABS, "home")
         return cls(
-            tab=_one_of(given.get("tab"), TABS, "home"),
-            section=_one_of(given.get("section"), SECTIONS, ""),
+            tab=tab,
+            section=_one_of(given.get("section"), SECTIONS.get(tab, ()), ""),
+            only=_text(given.get("only"), 40),
+            sort=_text(given.get("sort"), 40),
+            part=_one_of(given.get("part"), PARTS, ""),
             base=_text(given.get("base"), 100),
             query=_text(given.get("q"), 200),
             starred=given.get("star") in ("1", 1, True),

@@ -2,7 +2,7 @@
    What it shows comes from the server, escaped there; texts that it adds go through textContent. */
 (() => {
   "use strict";
-  const KEYS = ["tab", "character", "dataset", "run", "adapter", "section", "base", "q", "star", "item"];
+  const KEYS = ["tab", "character", "dataset", "run", "adapter", "section", "part", "base", "q", "star", "item"];
   const IDS = ["character", "dataset", "run", "adapter", "item"];
   const ID = /^\d{1,15}$/;
   const LOST_MS = 20000, UNANSWERED_MS = 30000, REPEAT_MS = 600000;
@@ -65,6 +65,7 @@
     }
     if ("character" in wanted) keep("character", view.character || null);
     if (!("item" in wanted)) delete view.item;
+    if ("dataset" in wanted && !("part" in wanted)) delete view.part;
     if (!TABS.includes(view.tab)) view.tab = "home";
     dropOlder(); selected.clear();
     writeAddress(push); showTab(); applySelection(); look(true);
