@@ -13,12 +13,8 @@ from typing import Any
 from masuka.requests.text import id_in, without_control
 
 TABS = ("home", "datasets", "training", "images", "library", "settings")
-SECTIONS = {
-    "library": ("pictures", "characters", "models", "queue"),
-    "datasets": ("pictures", "captions", "sheet", "export", "settings"),
-}
-"""Of each tab that has some; an address of another tab's section is of the first one."""
-PARTS = ("", "captions", "trainer", "export")
+SECTIONS = ("", "pictures", "characters", "models", "queue")
+PARTS = ("", "captions", "trainer", "export", "settings")
 """What of a data set is shown: its pictures, or one of these."""
 _LONGEST_VIEW = 20_000
 
@@ -40,6 +36,8 @@ class View:
     until: int | None = None
     section: str = ""
     part: str = ""
+    only: str = ""
+    sort: str = ""
     base: str = ""
     query: str = ""
     starred: bool = False
@@ -56,10 +54,9 @@ class View:
             raw = {}
         given: dict[str, Any] = raw if isinstance(raw, dict) else {}
         sums = given.get("sums")
-        tab = _one_of(given.get("tab"), TABS, "home")
         return cls(
-            tab=tab,
-            section=_one_of(given.get("section"), SECTIONS.get(tab, ()), ""),
+            tab=_one_of(given.get("tab"), TABS, "home"),
+            section=_one_of(given.get("section"), SECTIONS, ""),
             only=_text(given.get("only"), 40),
             sort=_text(given.get("sort"), 40),
             part=_one_of(given.get("part"), PARTS, ""),

@@ -2,7 +2,7 @@
    What it shows comes from the server, escaped there; texts that it adds go through textContent. */
 (() => {
   "use strict";
-  const KEYS = ["tab", "character", "dataset", "run", "adapter", "section", "part", "base", "q", "star", "item"];
+  const KEYS = ["tab", "character", "dataset", "run", "adapter", "section", "part", "only", "sort", "base", "q", "star", "item"];
   const IDS = ["character", "dataset", "run", "adapter", "item"];
   const ID = /^\d{1,15}$/;
   const LOST_MS = 20000, UNANSWERED_MS = 30000, REPEAT_MS = 600000;
@@ -65,7 +65,7 @@
     }
     if ("character" in wanted) keep("character", view.character || null);
     if (!("item" in wanted)) delete view.item;
-    if ("dataset" in wanted && !("part" in wanted)) delete view.part;
+    if ("dataset" in wanted) for (const key of ["part", "only", "sort"]) if (!(key in wanted)) delete view[key];
     if (!TABS.includes(view.tab)) view.tab = "home";
     dropOlder(); selected.clear();
     writeAddress(push); showTab(); applySelection(); look(true);
@@ -91,6 +91,9 @@
     },
     tick: () => { if (!document.hidden) look(false); }, /* coming back to the page looks at once */
     take: () => outbox.shift() || "{}",
+    /* for the page's other scripts: `after` is called when the page changed, `turned` when the viewer shows another picture */
+    all, make, send: (...given) => send(...given), toast: (...given) => toast(...given), ask: (...given) => ask(...given),
+    after: [], turned: [],
   };
 
   /* what the server said */
@@ -131,7 +134,7 @@
       if (answer.fill && answer.fill.form) { filling = { ...answer.fill, until: Date.now() + 10000 }; fill(); }
       if (answer.show && (answer.show.link || answer.show.plain)) tellOnce(answer.show);
       selected.clear(); applySelection();
-      if (Object.keys(answer.go || {}).length) { closeViewer(); change(answer.go); } else { renewOlder(); look(true); }
+      if (Object.keys(answer.go || {}).length) { closeViewer(); change(answer.go); } else { renewOlder(); look(true); renewViewer(); }
     } else {
       const field = answer.field && answer.form ? document.querySelector(`#${answer.form} [name="${CSS.escape(answer.field)}"]`) : null;
       if (field) refuse(field, [answer.say, answer.hint].join(" ").trim(), true);
@@ -391,6 +394,7 @@
     const text = await piece(await fetch(tile.dataset.side, { headers: { accept: "text/html" } }));
     if (tiles[at] !== tile) return;
     if (text === null) side.textContent = "This is gone."; else side.innerHTML = text;
+    for (const tell of window.masuka.turned) tell(box, tile);
     after();
   };
   /* HTML that the server drew; null for anything else, a picture that holds markup too */
@@ -409,6 +413,18 @@
     const box = viewer();
     if (!box.open) box.showModal();
     turn(0);
+  };
+  /* After an action the picture that is shown large may be another, and so may what is said of it. */
+  const renewViewer = async () => {
+    const box = $("viewer"), tile = tiles[at];
+    if (!box || !box.open || !tile || !tile.dataset.side || box.contains(document.activeElement) && document.activeElement.matches("textarea")) return;
+    const text = await piece(await fetch(tile.dataset.side, { headers: { accept: "text/html" } }));
+    if (tiles[at] !== tile || !box.open) return;
+    const side = box.querySelector("aside"), held = document.activeElement && side.contains(document.activeElement) ? document.activeElement.id : "";
+    if (text === null) side.textContent = "This is gone."; else side.innerHTML = text;
+    if (held && $(held)) $(held).focus();
+    for (const tell of window.masuka.turned) tell(box, tile);
+    after();
   };
   const closeViewer = () => { const box = $("viewer"); if (box && box.open) box.close(); };
 
@@ -470,7 +486,11 @@
   const keepOlder = () => {
     for (const [name, entry] of older) {
       const grid = document.querySelector(`[data-grid="${name}"]`);
-      if (grid && entry.nodes.length && entry.nodes[0].parentElement !== grid) grid.append(...entry.nodes);
+      if (!grid) continue;
+      if (entry.nodes.length && entry.nodes.some((node) => node.parentElement !== grid)) grid.append(...entry.nodes);
+      /* what moved into the first page is there already */
+      const first = new Set(all("[data-id]", grid).filter((tile) => !entry.nodes.includes(tile)).map((tile) => tile.dataset.id));
+      for (const node of entry.nodes.filter((n) => first.has(n.dataset.id))) { node.remove(); entry.nodes.splice(entry.nodes.indexOf(node), 1); }
     }
     for (const mark of all("[data-more]")) if (!mark.dataset.watched) { mark.dataset.watched = "yes"; sentinels.observe(mark); }
   };
@@ -630,6 +650,7 @@
   const after = () => {
     onPulse(); onAnswer(); showTab(); localTimes(); keepOlder(); applySelection(); openLinked();
     for (const form of all("form.form")) recall(form);
+    for (const tell of window.masuka.after) tell();
     for (const box of all("details[id]:not([data-met])")) { box.dataset.met = "yes"; if (kept("open:" + box.id.replace(/\d+/g, ""))) box.open = true; }
   };
   let scheduled = false, whole = false;
