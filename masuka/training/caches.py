@@ -18,10 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from masuka.datasets.buckets import Shape
 from masuka.families.base import Family
 from masuka.jobs.reporter import Reporter
 from masuka.models.loading import free_memory
-from masuka.training.pictures import Picture, Shape, pixels_of
+from masuka.training.pictures import Picture, pixels_of
 
 CACHE_VERSION = 1
 CAPTIONS_AT_ONCE = 8

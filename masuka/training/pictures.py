@@ -5,7 +5,6 @@ buckets, turned into pixels. Knows no model and no cache.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from masuka.datasets.buckets import Shape
 from masuka.errors import InvalidInput
 from masuka.generation.prompts import fill
 from masuka.jobs.reporter import Reporter
-
-STEPS_PER_SIDE = 8
-"""How finely the sides of buckets differ; finer ones split small sets into lonely batches."""
-WIDEST = 3.0
-"""Longest bucket as a ratio of its sides; what is longer still is cropped."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +28,6 @@ class Picture:
     file: Path
     sha256: str
     caption: str
-
-
-@dataclass(frozen=True, order=True)
-class Shape:
-    """Width and height of a bucket in pixels."""
-
-    width: int
-    height: int
 
 
 def pictures_of(params: Mapping[str, Any]) -> list[Picture]:
@@ -62,31 +49,6 @@ def check_pictures(pictures: Sequence[Picture], reporter: Reporter) -> list[tupl
         sizes.append(_checked_size(picture))
         reporter.progress(number, len(pictures))
     return sizes
-
-
-def shapes_for(resolution_px: int, *, step: int, shortest: int, longest: int) -> list[Shape]:
-    """The buckets of at most `resolution_px`² pixels, sides multiples of `step`.
-
-    `shortest` and `longest` are the sides that the model draws; a model of one size has
-    one bucket. Of others a bucket's shorter side may be less, so that a small resolution
-    has buckets too. Never empty: the square is always among them.
-    """
-    square = min(max(resolution_px // step * step, shortest), longest)
-    stride = step * max(1, round(resolution_px / STEPS_PER_SIDE / step))
-    shapes = {Shape(square, square)}
-    if shortest < longest:
-        shortest = min(shortest, int(resolution_px / math.sqrt(WIDEST)))
-    for width in range(math.ceil(shortest / stride) * stride, longest + 1, stride):
-        height = int(resolution_px**2 / width / stride) * stride
-        if shortest <= height <= longest and 1 / WIDEST <= width / height <= WIDEST:
-            shapes.add(Shape(width, height))
-    return sorted(shapes)
-
-
-def nearest_shape(width: int, height: int, shapes: Sequence[Shape]) -> Shape:
-    """The bucket whose aspect ratio is nearest to the picture's."""
-    ratio = math.log(width / height)
-    return min(shapes, key=lambda s: (abs(math.log(s.width / s.height) - ratio), -s.width * s.height))
 
 
 def pixels_of(file: Path, shape: Shape) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from masuka.datasets.buckets import Shape, nearest_shape, shapes_for
 from masuka.errors import Conflict, InvalidInput, NoAccelerator
 from masuka.families import draw_limits_of, family_named
 from masuka.families.base import Family
@@ -18,7 +19,7 @@ from masuka.requests.base import params as params_of
 from masuka.requests.images import DrawImages
 from masuka.requests.training import TrainImage
 from masuka.training.caches import Source
-from masuka.training.pictures import Picture, Shape, content_hash, nearest_shape, pictures_of, shapes_for
+from masuka.training.pictures import Picture, content_hash, pictures_of
 
 
 @dataclass(frozen=True)

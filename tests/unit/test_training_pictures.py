@@ -8,16 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from masuka.datasets.buckets import Shape, nearest_shape, shapes_for
 from masuka.errors import InvalidInput, Stop
 from masuka.jobs.reporter import EventFile
 from masuka.training.pictures import (
-    Shape,
     check_pictures,
     content_hash,
-    nearest_shape,
     pictures_of,
     pixels_of,
-    shapes_for,
 )
 from tests.tiny_training import picture_params
 
