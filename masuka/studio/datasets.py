@@ -10,6 +10,7 @@ from typing import Any
 
 from masuka.datasets import check, exchange, keeping
 from masuka.datasets.captions import text as captions
+from masuka.errors import Conflict
 from masuka.requests.datasets import (
     AddPictures,
     CreateDataset,
@@ -165,15 +166,21 @@ class Datasets:
         """One picture; raises NotFound."""
         return pictures.get_picture(self._context.store, actor=self._context.actor, id=picture_id)
 
-    def set_caption(self, picture_id: int, text: str) -> Picture:
-        """The picture with its new caption."""
+    def set_caption(self, picture_id: int, text: str, *, before: str | None = None) -> Picture:
+        """The picture with its new caption.
+
+        Raises Conflict when `before` is given and the caption is neither that nor the new
+        one any more: somebody else wrote meanwhile.
+        """
         self._context.actor.must_edit()
-        return pictures.set_caption(
-            self._context.store,
-            actor=self._context.actor,
-            id=picture_id,
-            caption=clean_caption(text),
-        )
+        caption, store, actor = clean_caption(text), self._context.store, self._context.actor
+        with store.write():
+            now = self.picture(picture_id)
+            if before is not None and now.caption not in (before, caption):
+                raise Conflict("Somebody else changed this caption meanwhile.", "Keep yours or take theirs.")
+            if now.caption == caption:
+                return now
+            return pictures.set_caption(store, actor=actor, id=picture_id, caption=caption)
 
     def edit_captions(self, request: EditCaptions | Mapping[str, Any] | None = None, /, **values: Any) -> int:
         """How many captions one change to many altered; all change or none does."""

@@ -93,7 +93,9 @@
     take: () => outbox.shift() || "{}",
     /* for the page's other scripts: `after` is called when the page changed, `turned` when the viewer shows another picture */
     all, make, send: (...given) => send(...given), toast: (...given) => toast(...given), ask: (...given) => ask(...given),
-    after: [], turned: [],
+    after: [], turned: [], pulsed: [], answered: [],
+    chosen: (name) => [...(selected.get(name) || [])],
+    choose: (name, ids) => { selected.set(name, new Set(ids)); applySelection(); },
   };
 
   /* what the server said */
@@ -110,6 +112,7 @@
     banner(pulse.dataset.trouble);
     if (again === "fresh" || ended) { look(true); return; }
     since = Number(pulse.dataset.since);
+    for (const tell of window.masuka.pulsed) tell(since);
     forgetGone(pulse.dataset.gone);
     if (again) look(false);
   };
@@ -125,6 +128,7 @@
     if (!element || element.dataset.n === lastAnswer) return;
     lastAnswer = element.dataset.n;
     const answer = JSON.parse(element.dataset.answer);
+    for (const tell of window.masuka.answered) tell(answer);
     settle(answer.key);
     for (const [same, sent] of keys) if (sent.key === answer.key) keys.delete(same);
     if (answer.ok) {
