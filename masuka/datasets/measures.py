@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -17,6 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from masuka.datasets import faces
 
 VERSION = 1
 """Grows when a measure changes its meaning; older scores are then measured again."""
@@ -65,9 +66,9 @@ def measure(
         "pixels": hashlib.blake2b(grey.tobytes() + f"{width}x{height}".encode(), digest_size=8).hexdigest(),
         **_looks(pixels, grey),
     }
-    faces = _faces(small)
-    if faces is not None:
-        scores["faces"] = faces
+    found = _faces(small)
+    if found is not None:
+        scores["faces"] = found
     return scores
 
 
@@ -170,7 +171,9 @@ def _looks(pixels: Pixels, grey: Grey) -> dict[str, Any]:
 
 def _phash(grey: Grey) -> str:
     """The signs of the 64 lowest cosines, against their median; hex."""
-    cosines = cv2.dct(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32))[:8, :8].ravel()
+    cosines = cv2.dct(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32))[
+        :8, :8
+    ].ravel()
     return np.packbits(cosines > np.median(cosines[1:])).tobytes().hex()
 
 
@@ -198,7 +201,9 @@ def _shape(grey: Grey) -> str:
     size = 64 // SHAPE_CELLS
     rows, columns = np.indices(grey.shape) // size
     cells = (rows * SHAPE_CELLS + columns) * SHAPE_ANGLES + angle
-    sums = np.bincount(cells.ravel(), weights=np.hypot(across, down).ravel(), minlength=SHAPE_CELLS**2 * SHAPE_ANGLES)
+    sums = np.bincount(
+        cells.ravel(), weights=np.hypot(across, down).ravel(), minlength=SHAPE_CELLS**2 * SHAPE_ANGLES
+    )
     return _packed(sums / max(1e-6, float(sums.max())) * 255)
 
 
@@ -223,11 +228,4 @@ _LUMINANCE = (
 
 def _faces(small: Image.Image) -> list[list[float]] | None:
     """Faces as shares of the frame; None where there is no detector."""
-    if importlib.util.find_spec("masuka.datasets.faces") is None:
-        return None
-    from masuka.datasets import faces
-
-    return [
-        [round(float(v), 4) for v in (face.x, face.y, face.width, face.height, face.score)]
-        for face in faces.detect(small)
-    ]
+    return None if faces.why_none() else [face.as_list() for face in faces.detect(small)]
