@@ -366,7 +366,7 @@
     box = make("dialog", { id: "viewer" }, make("div", { className: "stage" }, back, image, on), make("aside", { className: "region" }), close);
     box.setAttribute("aria-label", "Picture");
     box.addEventListener("keydown", (event) => {
-      if (event.target.matches("textarea, input")) return;
+      if (event.target.matches("textarea, input, select") || box.dataset.busy) return;
       if (event.key === "ArrowLeft") turn(-1);
       if (event.key === "ArrowRight") turn(1);
     });
@@ -499,38 +499,6 @@
     for (const mark of all("[data-more]")) if (!mark.dataset.watched) { mark.dataset.watched = "yes"; sentinels.observe(mark); }
   };
 
-  /* uploads */
-  const upload = async (zone, files) => {
-    if (!files.length || zone.dataset.sending) return;
-    zone.dataset.sending = "yes";
-    const batch = random(12);
-    const total = files.reduce((sum, file) => sum + file.size, 0) || 1;
-    const line = zone.querySelector("[data-upload-state]"), bar = make("progress", { max: total, value: 0 });
-    bar.setAttribute("aria-label", "Upload"); zone.append(bar);
-    let sent = 0, arrived = 0;
-    for (const [index, file] of files.entries()) {
-      line.textContent = `Sending ${index + 1} of ${files.length}: ${file.name}`;
-      const problem = await put(`upload/${batch}/${index}?name=${encodeURIComponent(file.name)}`, file, (loaded) => { bar.value = sent + loaded; });
-      sent += file.size;
-      if (problem) toast(`${file.name}: ${problem}`, null, true); else arrived += 1;
-    }
-    bar.remove(); line.textContent = line.dataset.idle; delete zone.dataset.sending;
-    if (arrived) send("datasets-upload", { id: Number(zone.dataset.upload), batch });
-  };
-  const put = (address, file, progress) => new Promise((resolve) => {
-    const request = new XMLHttpRequest();
-    request.open("PUT", address);
-    request.setRequestHeader("content-type", "application/octet-stream");
-    request.upload.onprogress = (event) => progress(event.loaded);
-    request.onload = () => {
-      if (request.status < 300) { resolve(""); return; }
-      try { const said = JSON.parse(request.responseText); resolve(`${said.message} ${said.hint}`); }
-      catch { resolve("It did not arrive. Try again."); }
-    };
-    request.onerror = () => resolve("The connection was lost. Try again.");
-    request.send(file);
-  });
-
   /* events */
   document.addEventListener("click", (event) => {
     const target = event.target;
@@ -582,7 +550,6 @@
   let typing = 0;
   document.addEventListener("change", (event) => {
     const field = event.target;
-    if (field.matches(".drop input[type=file]")) { upload(field.closest(".drop"), [...field.files]); field.value = ""; return; }
     if (field.matches("[data-view-key]")) { change({ [field.dataset.viewKey]: field.type === "checkbox" ? (field.checked ? "1" : "") : field.value }); return; }
     if (field.closest("form.form")) check(field);
   });
@@ -599,14 +566,6 @@
       if (button) { event.preventDefault(); act(button); }
     }
     if (event.key === "Escape") for (const menu of all("details.menu[open]")) { menu.open = false; menu.querySelector("summary").focus(); }
-  });
-  for (const kind of ["dragover", "dragleave", "drop"]) document.addEventListener(kind, (event) => {
-    const zone = event.target.closest && event.target.closest(".drop");
-    for (const each of all(".drop.over")) if (each !== zone || kind !== "dragover") each.classList.remove("over");
-    if (!zone) return;
-    event.preventDefault();
-    if (kind === "dragover") zone.classList.add("over");
-    if (kind === "drop") upload(zone, [...event.dataTransfer.files]);
   });
   // A picture that still comes from the vault is asked for again, ever less often.
   document.addEventListener("error", ({ target }) => {
