@@ -10,7 +10,7 @@ from masuka.requests.text import id_in
 from masuka.store.datasets import Dataset
 from masuka.store.pictures import Picture
 from masuka.studio import Studio
-from masuka.ui import forms
+from masuka.ui import captions, forms
 from masuka.ui.cards import grid, job_card, picture_tile, refusals, selection_bar, when
 from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, ids_of, key_of, values_of
 from masuka.ui.markup import (
@@ -312,6 +312,7 @@ TAB = Tab(
             Region("check", draw_check, live=False),
             Region("body", draw_body, waiting='<div class="skeleton"></div>'),
             Region("many", draw_many, live=False),
+            *captions.REGIONS,
         ),
         (Region("add", draw_add, live=False),),
     ),
@@ -324,6 +325,7 @@ TAB = Tab(
         "caption": on_caption,
         "many": on_many,
         "delete-pictures": on_delete_pictures,
+        **captions.ACTIONS,
     },
     layout="aside",
 )

@@ -6,6 +6,7 @@ checks whose they are; content types are fixed; nothing here takes a path from o
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -24,7 +25,7 @@ from masuka.hosting import diagnostics
 from masuka.requests import Actor
 from masuka.requests.text import clean_filename, id_in
 from masuka.studio import Studio
-from masuka.ui import roles, uploads
+from masuka.ui import captions, roles, uploads
 from masuka.ui.datasets import more_pictures, side_of_picture
 from masuka.ui.images import more_items, side_of_item
 from masuka.ui.kit import note
@@ -34,7 +35,8 @@ from masuka.ui.markup import THIS_RUN, VERSION_DIGITS, address
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 DRAWINGS = frozenset({"home", "datasets", "training", "images", "library"})
-OWN = ("media", "drawing", "fragment", "upload", "download")
+OWN = ("media", "drawing", "fragment", "upload", "download", "caption")
+_LONGEST_BODY = 64_000
 _A_DAY = "private, max-age=86400, immutable"
 _ASK_FIRST = "private, no-cache"
 """Ids come again in another workspace or after a restore, so a picture is never good for ever."""
@@ -66,6 +68,10 @@ def routes(studio: Studio) -> list[Route]:
         ("/fragment/picture/{id:id}", fragment_picture, ["GET"]),
         ("/fragment/items", fragment_items, ["GET"]),
         ("/fragment/pictures/{id:id}", fragment_pictures, ["GET"]),
+        ("/fragment/captions/{id:id}", fragment_captions, ["GET"]),
+        ("/fragment/found/{id:id}", fragment_found, ["GET"]),
+        ("/fragment/tags/{id:id}", fragment_tags, ["GET"]),
+        ("/caption/{id:id}", caption, ["PUT"]),
         ("/upload/{batch}/{index:id}", upload, ["PUT"]),
         ("/download/item/{id:id}", download_item, ["GET"]),
         ("/download/items", download_items, ["GET"]),
@@ -134,11 +140,58 @@ async def fragment_pictures(studio: Studio, request: Request) -> Response:
     return _piece(studio, tiles, following)
 
 
+async def fragment_captions(studio: Studio, request: Request) -> Response:
+    """A page of a set's captions; `x-next` is the next one's address, `x-total` how many there are."""
+    shown, query = _captions_of(request), request.query_params
+    rows, following, total = await run_in_threadpool(
+        captions.more_rows, studio, shown, id_in(query.get("after")) or 0
+    )
+    known = {"q": shown.query, "only": query.get("only", "")}
+    path = f"fragment/captions/{shown.dataset_id}"
+    answer = _piece(studio, rows, "" if following is None else path + address(after=following, **known))
+    answer.headers["x-total"] = str(total)
+    return answer
+
+
+async def fragment_found(studio: Studio, request: Request) -> Response:
+    """How many of a set's captions hold a text."""
+    find = request.query_params.get("find", "")[:2000]
+    return _piece(studio, str(await run_in_threadpool(captions.found_in, studio, _captions_of(request), find)))
+
+
+async def fragment_tags(studio: Studio, request: Request) -> Response:
+    """What a set's captions say, and how often."""
+    return _piece(studio, await run_in_threadpool(captions.tags, studio, request.path_params["id"]))
+
+
+async def caption(studio: Studio, request: Request) -> Response:
+    """One caption, saved while it is typed."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LONGEST_BODY:
+            raise InvalidInput("The caption is far too long.", "Keep it under 2,000 characters.")
+    try:
+        given = json.loads(body)
+    except ValueError as error:
+        raise InvalidInput("The caption did not arrive.", "Reload the page.") from error
+    return JSONResponse(
+        await run_in_threadpool(captions.save, studio, request.path_params["id"], given), headers=_FRESH
+    )
+
+
+def _captions_of(request: Request) -> captions.Shown:
+    query = request.query_params
+    return captions.Shown(
+        request.path_params["id"], query.get("q", "")[:200], only_problems=query.get("only") == "problems"
+    )
+
+
 async def upload(studio: Studio, request: Request) -> Response:
     """One file of an upload, stored until a job takes it in."""
-    name = request.query_params.get("name", "")
+    name, folder = request.query_params.get("name", ""), request.query_params.get("folder", "")
     file = await uploads.receive(
-        studio, request.path_params["batch"], request.path_params["index"], name, request.stream()
+        studio, request.path_params["batch"], request.path_params["index"], name, request.stream(), folder=folder
     )
     return JSONResponse({"name": file.name}, 201)
 
