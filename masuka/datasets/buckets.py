@@ -9,6 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from masuka.families import draw_limits_of
+from masuka.requests.base import params
+from masuka.requests.images import DrawImages
+
 STEPS_PER_SIDE = 8
 """How finely the sides of buckets differ; finer ones split small sets into lonely batches."""
 WIDEST = 3.0
@@ -45,6 +49,15 @@ def shapes_for(resolution_px: int, *, step: int, shortest: int, longest: int) ->
         if shortest <= height <= longest and 1 / WIDEST <= width / height <= WIDEST:
             shapes.add(Shape(width, height))
     return sorted(shapes)
+
+
+def shapes_of(base_id: str, resolution_px: int) -> list[Shape]:
+    """The buckets that a base is trained in at that resolution; raises NotFound."""
+    side = params(DrawImages, draw_limits_of(base_id))["width"]
+    longest = 4 * resolution_px if side.maximum is None else int(side.maximum)
+    return shapes_for(
+        resolution_px, step=int(side.step or 1), shortest=int(side.minimum or 1), longest=longest
+    )
 
 
 def nearest_shape(width: int, height: int, shapes: Sequence[Shape]) -> Shape:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +18,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 from PIL import Image
+
+from masuka.datasets.crops import Face as Face
 
 YUNET_REPO = "opencv/face_detection_yunet"
 YUNET_REVISION = "3cc26e7f1014a5ee5d74a42acee58bafc9d0a310"
@@ -39,29 +40,6 @@ PROFILE_WEIGHT = 0.5
 """A profile cascade's weight under this was a false alarm on photographs without faces."""
 
 
-@dataclass(frozen=True)
-class Face:
-    """A face's box in fractions of the picture; `score` 0–1 compares within one detector."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    score: float
-
-    @property
-    def area(self) -> float:
-        return self.width * self.height
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        return self.x + self.width / 2, self.y + self.height / 2
-
-    def as_list(self) -> list[float]:
-        """[x, y, width, height, score], as a picture's scores keep it."""
-        return [round(v, 4) for v in (self.x, self.y, self.width, self.height, self.score)]
-
-
 class Detector(Protocol):
     """Finds faces; not shared between threads."""
 
@@ -78,12 +56,6 @@ def detect(small: Image.Image, *, models: Path | None = None, thorough: bool = F
     """
     detector = _detector_here(models)
     return [] if detector is None else detector.find(small, thorough=thorough)
-
-
-def faces_of(scores: dict[str, Any]) -> list[Face] | None:
-    """The faces that the scores of a picture tell; None where nobody has looked."""
-    rows = scores.get("faces")
-    return None if rows is None else [Face(*map(float, row[:5])) for row in rows]
 
 
 def why_none(models: Path | None = None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from masuka.datasets import check, exchange, keeping
+from masuka.datasets import check, exchange, keeping, masks, rendered
 from masuka.datasets.captions import text as captions
 from masuka.errors import Conflict
 from masuka.requests.datasets import (
@@ -213,6 +213,8 @@ class Datasets:
             if self._context.workspace.owns(file):
                 file.unlink(missing_ok=True)
                 keeping.thumbnail_of(file).unlink(missing_ok=True)
+            masks.forget(self._folder(picture.dataset_id), picture.sha256)
+            rendered.forget(self._folder(picture.dataset_id), picture.sha256)
         return len(gone)
 
     def export(self, dataset_id: int, to: Path, *, left_bytes: int = 0) -> Path:

@@ -20,6 +20,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from masuka.datasets.edits import version_of
 from masuka.errors import InvalidInput, MasukaError, NotAllowed, NotFound
 from masuka.hosting import diagnostics
 from masuka.requests import Actor
@@ -84,10 +85,11 @@ def routes(studio: Studio) -> list[Route]:
 
 
 async def media(studio: Studio, request: Request) -> Response:
-    """A picture, item, sample or preview; parts of it, and 'unchanged', where asked."""
+    """A picture as edited, item, sample or preview; parts of it, and 'unchanged', where asked."""
     kind = request.path_params["kind"]
-    small = request.query_params.get("thumb") == "1"
-    file = await run_in_threadpool(studio.media, kind, request.path_params["id"], thumbnail=small)
+    small, original = (request.query_params.get(name) == "1" for name in ("thumb", "original"))
+    id = request.path_params["id"]
+    file = await run_in_threadpool(studio.media, kind, id, thumbnail=small, original=original)
     keeps = small and await run_in_threadpool(_is_version, studio, request)
     return _file(request, file, _A_DAY if keeps else _ASK_FIRST)
 
@@ -290,7 +292,9 @@ def _is_version(studio: Studio, request: Request) -> bool:
     """Whether the address names what is there now, and another address what comes later."""
     kind, version = request.path_params["kind"], request.query_params.get("v", "")
     if kind == "picture" and len(version) == VERSION_DIGITS:
-        return studio.datasets.picture(request.path_params["id"]).sha256.startswith(version)
+        picture = studio.datasets.picture(request.path_params["id"])
+        edits = {} if request.query_params.get("original") == "1" else picture.edits
+        return version_of(picture.sha256, edits).startswith(version)
     return bool(kind == "item" and version == THIS_RUN)
 
 
