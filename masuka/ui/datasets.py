@@ -10,7 +10,7 @@ from masuka.requests.text import id_in
 from masuka.store.datasets import Dataset
 from masuka.store.pictures import Picture
 from masuka.studio import Studio
-from masuka.ui import captions, forms
+from masuka.ui import captions, forms, sheet
 from masuka.ui.cards import grid, job_card, picture_tile, refusals, selection_bar, when
 from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, ids_of, key_of, values_of
 from masuka.ui.markup import (
@@ -313,6 +313,7 @@ TAB = Tab(
             Region("body", draw_body, waiting='<div class="skeleton"></div>'),
             Region("many", draw_many, live=False),
             *captions.REGIONS,
+            *sheet.REGIONS,
         ),
         (Region("add", draw_add, live=False),),
     ),

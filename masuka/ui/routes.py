@@ -26,7 +26,7 @@ from masuka.hosting import diagnostics
 from masuka.requests import Actor
 from masuka.requests.text import clean_filename, id_in
 from masuka.studio import Studio
-from masuka.ui import captions, roles, uploads
+from masuka.ui import captions, roles, sheet, uploads
 from masuka.ui.datasets import more_pictures, side_of_picture
 from masuka.ui.images import more_items, side_of_item
 from masuka.ui.kit import note
@@ -71,6 +71,7 @@ def routes(studio: Studio) -> list[Route]:
         ("/fragment/pictures/{id:id}", fragment_pictures, ["GET"]),
         ("/fragment/captions/{id:id}", fragment_captions, ["GET"]),
         ("/fragment/found/{id:id}", fragment_found, ["GET"]),
+        ("/fragment/trainer/{id:id}", fragment_trainer, ["GET"]),
         ("/fragment/tags/{id:id}", fragment_tags, ["GET"]),
         ("/caption/{id:id}", caption, ["PUT"]),
         ("/upload/{batch}/{index:id}", upload, ["PUT"]),
@@ -159,6 +160,16 @@ async def fragment_found(studio: Studio, request: Request) -> Response:
     """How many of a set's captions hold a text."""
     find = request.query_params.get("find", "")[:2000]
     return _piece(studio, str(await run_in_threadpool(captions.found_in, studio, _captions_of(request), find)))
+
+
+async def fragment_trainer(studio: Studio, request: Request) -> Response:
+    """The next page of what the trainer sees; `x-next` is the address of the one after."""
+    query = request.query_params
+    tiles, following = await run_in_threadpool(
+        sheet.more_sheet, studio, request.path_params["id"], query.get("base", "")[:100],
+        id_in(query.get("px")), id_in(query.get("after")) or 0,
+    )  # fmt: skip
+    return _piece(studio, tiles, following)
 
 
 async def fragment_tags(studio: Studio, request: Request) -> Response:

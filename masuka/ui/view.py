@@ -14,7 +14,7 @@ from masuka.requests.text import id_in, without_control
 
 TABS = ("home", "datasets", "training", "images", "library", "settings")
 SECTIONS = ("", "pictures", "characters", "models", "queue")
-PARTS = ("", "captions", "trainer", "export", "settings")
+PARTS = ("", "captions", "trainer", "export", "settings", "add")
 """What of a data set is shown: its pictures, or one of these."""
 _LONGEST_VIEW = 20_000
 
@@ -38,6 +38,7 @@ class View:
     part: str = ""
     only: str = ""
     sort: str = ""
+    px: int | None = None
     base: str = ""
     query: str = ""
     starred: bool = False
@@ -70,7 +71,7 @@ class View:
         )
 
 
-_IDS = ("character", "dataset", "run", "adapter", "item", "until")
+_IDS = ("character", "dataset", "run", "adapter", "item", "until", "px")
 
 
 def _chosen(value: Any) -> int | None:

@@ -2,7 +2,7 @@
    What it shows comes from the server, escaped there; texts that it adds go through textContent. */
 (() => {
   "use strict";
-  const KEYS = ["tab", "character", "dataset", "run", "adapter", "section", "part", "only", "sort", "base", "q", "star", "item"];
+  const KEYS = ["tab", "character", "dataset", "run", "adapter", "section", "part", "only", "sort", "px", "base", "q", "star", "item"];
   const IDS = ["character", "dataset", "run", "adapter", "item"];
   const ID = /^\d{1,15}$/;
   const LOST_MS = 20000, UNANSWERED_MS = 30000, REPEAT_MS = 600000;
@@ -550,7 +550,7 @@
   let typing = 0;
   document.addEventListener("change", (event) => {
     const field = event.target;
-    if (field.matches("[data-view-key]")) { change({ [field.dataset.viewKey]: field.type === "checkbox" ? (field.checked ? "1" : "") : field.value }); return; }
+    if (field.matches("[data-view-key]")) { if (check(field)) change({ [field.dataset.viewKey]: field.type === "checkbox" ? (field.checked ? "1" : "") : field.value }); return; }
     if (field.closest("form.form")) check(field);
   });
   document.addEventListener("input", (event) => {
