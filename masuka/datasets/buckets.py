@@ -60,6 +60,16 @@ def shapes_of(base_id: str, resolution_px: int) -> list[Shape]:
     )
 
 
+def smaller_shape(shape: Shape, scale: float, base_id: str) -> Shape:
+    """The bucket at a part of its size; itself where the base draws nothing so small."""
+    if scale == 1.0:
+        return shape
+    side = params(DrawImages, draw_limits_of(base_id))["width"]
+    step = int(side.step or 1)
+    width, height = (max(step, round(px * scale / step) * step) for px in (shape.width, shape.height))
+    return Shape(width, height) if max(width, height) >= (side.minimum or 1) else shape
+
+
 def nearest_shape(width: int, height: int, shapes: Sequence[Shape]) -> Shape:
     """The bucket whose aspect ratio is nearest to the picture's."""
     ratio = math.log(width / height)
