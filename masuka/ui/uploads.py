@@ -18,7 +18,8 @@ LARGEST_BYTES = 2 * 2**30
 MOST_FILES = 20_000
 DEEPEST = 8
 """Folders inside each other, of a folder that was dropped whole."""
-ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
+SENT = "sent-"
+"""How the folders in an upload begin that its files lie in."""
 STALE_S = 24 * 3600
 ROOM_LEFT_BYTES = 2**30
 """No upload and no download fills the disk further."""
@@ -67,34 +68,19 @@ async def receive(
     return file
 
 
-def sources_of(studio: Studio, batch: str) -> list[Path]:
-    """What an upload brought, for the job that takes it in: folders and archives.
+def _free(batch: Path, name: str, parts: list[str]) -> Path:
+    """A place of its own for the file, whose folder is there; two of a name lie apart.
 
     Files that were sent one by one lie beside each other, so that a caption finds its
-    picture by its name. Raises InvalidInput when nothing has arrived.
+    picture by its name.
     """
-    folder = batch_folder(studio, batch)
-    archives = sorted((folder / "archives").glob("*/*"))
-    folders = [*sorted((folder / "files").glob("*")), *sorted((folder / "folders").glob("*"))]
-    if not archives and not folders:
-        raise InvalidInput("Nothing has arrived.", "Choose the files again.")
-    return [*folders, *archives]
-
-
-def _free(batch: Path, name: str, parts: list[str]) -> Path:
-    """A place of its own for the file, whose folder is there; two of a name lie apart."""
     if len(parts) > DEEPEST:
         raise InvalidInput(
             f"The folders lie more than {DEEPEST} deep.", "Choose the one with the pictures in it."
         )
-    if parts:
-        file = batch.joinpath("folders", *parts, name)
+    for number in itertools.count(1):
+        file = batch.joinpath(f"{SENT}{number}", *parts, name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        return file
-    where = batch / ("archives" if name.lower().endswith(ARCHIVES) else "files")
-    for number in itertools.count():
-        (where / str(number)).mkdir(parents=True, exist_ok=True)
-        file = where / str(number) / name
         if not file.exists():
             file.touch()
             return file
