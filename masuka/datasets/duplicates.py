@@ -42,7 +42,7 @@ NEARLY_WHOLE = 0.79
 CHUNK = 512
 MOST_WITH_CUTS = 2000
 """Up to so many pictures, cuts down to half of each side are looked for; above, to 0.9 of it."""
-_UNSEEN_BITS = 6
+_UNSEEN_BITS, _UNSEEN_LIKE = 4, 0.99
 
 
 @dataclass(frozen=True)
@@ -219,9 +219,12 @@ def _judged_unseen(
     rows: Sequence[Mapping[str, Any]], first: int, second: int, candidate: Candidate
 ) -> Pair | None:
     """The pair by its hashes and colours alone: only what was hardly changed."""
-    bits = [int(rows[i]["phash"], 16) for i in (first, second)]
-    colours = [unpacked(rows[i]["histogram"]) for i in (first, second)]
-    if (bits[0] ^ bits[1]).bit_count() > _UNSEEN_BITS or _cosine(*colours) < 0.95:
+    one, other = rows[first], rows[second]
+    for name in ("phash", "dhash"):
+        if (int(one[name], 16) ^ int(other[name], 16)).bit_count() > _UNSEEN_BITS:
+            return None
+    names = ("histogram", "shape")
+    if min(candidate.likeness, *(_cosine(unpacked(one[n]), unpacked(other[n])) for n in names)) < _UNSEEN_LIKE:
         return None
     return Pair(*_larger_first(rows, first, second), "near_duplicate", candidate.likeness)
 
