@@ -57,16 +57,21 @@ def set_findings(db: Store, *, actor: Actor, dataset_id: int, rows: Sequence[Map
 def list_findings(
     db: Store, *, actor: Actor, dataset_id: int, picture_ids: Sequence[int] | None = None
 ) -> list[Finding]:
-    """The findings of a set, or of some of its pictures; raises NotFound for the set."""
+    """The findings of a set, or of some of its pictures; raises NotFound for the set.
+
+    Being like another picture is no finding once that one is set aside.
+    """
     get_dataset(db, actor=actor, id=dataset_id)
-    where, values = "dataset_id = ?", [dataset_id]
+    where, values = "WHERE findings.dataset_id = ?", [dataset_id]
     if picture_ids is not None:
         where += f" AND picture_id IN ({', '.join('?' * len(picture_ids))})"
         values += list(picture_ids)
+    sql = (
+        "SELECT findings.* FROM findings LEFT JOIN pictures AS other ON other.id = other_id "  # noqa: S608
+        f"{where} AND (other_id IS NULL OR NOT other.aside) ORDER BY findings.id"
+    )
     with db.read() as conn:
-        return [
-            decode(Finding, row) for row in conn.table("findings").rows_where(where, values, order_by="id")
-        ]
+        return [decode(Finding, row) for row in conn.query(sql, values)]
 
 
 def count_findings(db: Store, *, actor: Actor, dataset_id: int) -> dict[str, int]:
@@ -74,7 +79,25 @@ def count_findings(db: Store, *, actor: Actor, dataset_id: int) -> dict[str, int
     get_dataset(db, actor=actor, id=dataset_id)
     sql = (
         "SELECT kind, count(*) AS number FROM findings JOIN pictures ON pictures.id = picture_id "
-        "WHERE findings.dataset_id = ? AND NOT pictures.aside GROUP BY kind ORDER BY number DESC, kind"
+        "LEFT JOIN pictures AS other ON other.id = other_id "
+        "WHERE findings.dataset_id = ? AND NOT pictures.aside AND (other_id IS NULL OR NOT other.aside) "
+        "GROUP BY kind ORDER BY number DESC, kind"
     )
     with db.read() as conn:
         return {row["kind"]: row["number"] for row in conn.query(sql, [dataset_id])}
+
+
+def delete_findings(
+    db: Store, *, actor: Actor, dataset_id: int, kind: str, picture_ids: Sequence[int]
+) -> None:
+    """Forgets one kind of finding of these pictures: what it was about was mended."""
+    actor.must_edit()
+    get_dataset(db, actor=actor, id=dataset_id)
+    with db.write() as conn:
+        for picture_id in picture_ids:
+            conn.table("findings").delete_where(
+                "dataset_id = ? AND picture_id = ? AND kind = ?", [dataset_id, picture_id, kind]
+            )
+        conn.execute(
+            "UPDATE datasets SET status = status WHERE id = ?", [dataset_id]
+        )  # a page that looks is told

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from masuka.errors import InvalidInput
 from masuka.requests.actor import Actor
 from masuka.store.connect import Store
 from masuka.store.datasets import get_dataset
-from masuka.store.rows import add_row, delete_row, get_row, list_rows, now_at, set_row
+from masuka.store.rows import add_row, decode, delete_row, get_row, list_rows, now_at, set_row, visible
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,88 @@ def get_picture(db: Store, *, actor: Actor, id: int) -> Picture:
     return get_row(db, Picture, table="pictures", noun="picture", id=id, actor=actor)
 
 
+ONLY = ("all", "kept", "aside", "doubtful")
+"""What a listing shows, besides the pictures with one kind of finding."""
+SORTS = {
+    "added": "id",
+    "sharpness": "-COALESCE(json_extract(scores, '$.sharpness'), -1)",
+    "exposure": "COALESCE(json_extract(scores, '$.exposure'), 2)",
+    "size": "-(width * height)",
+    "quality": "-COALESCE(json_extract(scores, '$.jpeg_quality'), 101)",
+    "face": "-COALESCE(json_extract(scores, '$.faces[0][2]') * json_extract(scores, '$.faces[0][3]'), 0)",
+    "worst": "-COALESCE((SELECT sum(1 + (severity = 'bad')) FROM findings WHERE picture_id = pictures.id), 0)",
+}
+"""Orders of a listing, each the best or the first on top: sharpest, darkest, largest, least
+compressed, largest face, most findings. m003_doctor has an index of each expression."""
+
+
 def list_pictures(
-    db: Store, *, actor: Actor, dataset_id: int, after_id: int | None = None, limit: int | None = 60
+    db: Store,
+    *,
+    actor: Actor,
+    dataset_id: int,
+    after_id: int | None = None,
+    limit: int | None = 60,
+    only: str = "all",
+    sort: str = "added",
 ) -> list[Picture]:
-    """The pictures of a data set in the order they came, after `after_id`."""
-    where = {"dataset_id = ?": dataset_id, "id > ?": after_id or 0}
-    return list_rows(db, Picture, table="pictures", actor=actor, where=where, order_by="id", limit=limit)
+    """Pictures of a data set in that order, after the picture `after_id` in it.
+
+    `only` is one of ONLY or a kind of finding. After a picture that is not there any
+    more the list goes on where its number would stand. Raises InvalidInput for `sort`.
+    """
+    if sort not in SORTS:
+        raise InvalidInput(f"There is no order named {sort!r}.", f"Choose one of: {', '.join(SORTS)}.")
+    key, place = SORTS[sort], ""
+    values: dict[str, Any] = {"dataset": dataset_id, "after": after_id or 0, "limit": limit or -1, "kind": only}
+    with db.read() as conn:
+        if after_id is not None and sort != "added":
+            at = next(conn.query(f"SELECT {key} AS at FROM pictures WHERE id = ?", [after_id]), None)  # noqa: S608
+            key, values["at"] = (key, at["at"]) if at else ("id", after_id)
+            place = f"AND ({key}, id) > (:at, :after)"
+        elif after_id is not None:
+            place = "AND id > :after"
+        found = conn.query(
+            f"SELECT * FROM pictures WHERE dataset_id = :dataset AND {visible(actor, 'pictures')} "  # noqa: S608
+            f"AND {_shown(only)} {place} ORDER BY {key}, id LIMIT :limit",
+            values,
+        )
+        return [decode(Picture, row) for row in found]
+
+
+def _shown(only: str) -> str:
+    """The condition for what a listing shows; a kind of finding is the parameter :kind."""
+    if only == "all":
+        return "1"
+    if only in ("kept", "aside"):
+        return f"aside = {int(only == 'aside')}"
+    kind = "1" if only == "doubtful" else "findings.kind = :kind"
+    return f"aside = 0 AND id IN ({LIVE_FINDINGS} AND {kind})"
+
+
+LIVE_FINDINGS = (
+    "SELECT picture_id FROM findings LEFT JOIN pictures AS other ON other.id = other_id "
+    "WHERE findings.dataset_id = :dataset AND (other_id IS NULL OR NOT other.aside)"
+)
+"""Pictures with findings; being like another one is none once that is set aside."""
 
 
 def count_pictures(db: Store, *, actor: Actor, dataset_id: int) -> int:
     """How many pictures the data set has; raises NotFound."""
     return get_dataset(db, actor=actor, id=dataset_id).picture_count
+
+
+def count_shown(db: Store, *, actor: Actor, dataset_id: int) -> dict[str, int]:
+    """How many are kept, set aside, doubtful (kept, with a finding) and not measured yet."""
+    get_dataset(db, actor=actor, id=dataset_id)
+    sql = f"""
+        SELECT count(*) FILTER (WHERE NOT aside) AS kept, count(*) FILTER (WHERE aside) AS aside,
+            count(*) FILTER (WHERE NOT aside AND id IN ({LIVE_FINDINGS})) AS doubtful,
+            count(*) FILTER (WHERE NOT aside AND scores = '{{}}') AS unmeasured
+        FROM pictures WHERE dataset_id = :dataset
+    """  # noqa: S608 - fixed texts
+    with db.read() as conn:
+        return dict(next(conn.query(sql, {"dataset": dataset_id})))
 
 
 def set_scores(db: Store, *, actor: Actor, id: int, scores: Mapping[str, Any]) -> None:

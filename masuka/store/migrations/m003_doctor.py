@@ -43,6 +43,15 @@ COLUMNS = (
     "caption_problem TEXT NOT NULL DEFAULT ''",
 )
 
+ORDERS = {
+    "sharpness": "-COALESCE(json_extract(scores, '$.sharpness'), -1)",
+    "exposure": "COALESCE(json_extract(scores, '$.exposure'), 2)",
+    "size": "-(width * height)",
+    "quality": "-COALESCE(json_extract(scores, '$.jpeg_quality'), 101)",
+    "face": "-COALESCE(json_extract(scores, '$.faces[0][2]') * json_extract(scores, '$.faces[0][3]'), 0)",
+}
+"""What pictures are sorted by; an index serves a query only where both expressions are alike."""
+
 
 def m003_doctor(db: Database) -> None:
     """What the doctor measured, recipes, where captions are from and what they were."""
@@ -54,3 +63,5 @@ def m003_doctor(db: Database) -> None:
         for columns in indexes:
             db.table(table).create_index([c.strip() for c in columns.split(",")])
     db.table("pictures").create_index(["dataset_id", "aside", "id"])
+    for name, expression in ORDERS.items():
+        db.execute(f"CREATE INDEX idx_pictures_by_{name} ON pictures (dataset_id, {expression}, id)")
