@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from masuka.datasets import pool, sources
+from masuka.datasets import doctor, pool, sources
 from masuka.datasets.captions import text as captions
 from masuka.datasets.decoding import shrunk
 from masuka.datasets.keeping import Encoded, keep, keep_staged
@@ -28,6 +28,8 @@ from masuka.requests.datasets import TRIGGER_SLOT
 from masuka.requests.text import clean_filename, without_control
 
 SHOWN_NAME_CHARS = 255
+MOST_LOOKED_AT = 2000
+"""Comparing more takes minutes, which nobody waits for at the end of an import."""
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Intake:
     class_word: str
     caption_template: str
     known_sha256: set[str] = field(default_factory=set)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """What `doctor` compares: the measures of the set's pictures, and of those that are new."""
     added: int = 0
     duplicates: int = 0
     ignored: int = 0
@@ -90,6 +94,7 @@ class Intake:
     def _report(self, file: Path, about: dict[str, Any], *, name: str, caption: str | None) -> None:
         text, caption_from = self._caption(name, caption)
         self.known_sha256.add(about["sha256"])
+        self.rows.append(row_of(about))
         self.added += 1
         self.reporter.artefact(
             "picture", file, original_name=_file_name(name), sha256=about["sha256"], width=about["width"],
@@ -110,6 +115,11 @@ class Intake:
         return filled, "template"
 
 
+def row_of(about: dict[str, Any]) -> dict[str, Any]:
+    """The part of what is known of a picture that `doctor` asks for."""
+    return {name: about[name] for name in ("sha256", "scores", "width", "height")}
+
+
 def intake_of(params: dict[str, Any], reporter: Reporter) -> Intake:
     """The intake that a job's params describe; makes the set's folder."""
     folder = Path(params["folder"])
@@ -121,6 +131,7 @@ def intake_of(params: dict[str, Any], reporter: Reporter) -> Intake:
         class_word=params["class_word"],
         caption_template=params["caption_template"],
         known_sha256=set(params.get("known_sha256", ())),
+        rows=list(params.get("known", ())),
     )
 
 
@@ -141,9 +152,30 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         _take_all(offers, intake, params)
     finally:
         offers.close()
+    look(intake, params)
     if params.get("forget_sources"):
         _forget(params["sources"], offers.files)
     return intake.result()
+
+
+def look(intake: Intake, params: dict[str, Any]) -> None:
+    """Tells what is wrong with the set as it is now; large sets are looked at when asked for."""
+    if not intake.added:
+        return
+    total = len(intake.known_sha256)
+    if len(intake.rows) < total or total > MOST_LOOKED_AT:
+        intake.reporter.note("The whole set has not been looked through; the doctor does it when asked.")
+        return
+    intake.reporter.stage("Looking for copies and flaws")
+    found = doctor.examine(
+        intake.rows,
+        strictness=params.get("strictness", "basic"),
+        class_word=intake.class_word,
+        resolution_px=int(params.get("resolution_px", 0)),
+        thumbnail=doctor.thumbnails_in(intake.folder),
+        check=intake.reporter.check,
+    )
+    intake.reporter.tell("findings", rows=found)
 
 
 def _forget(given: Sequence[str], files: Sequence[Path]) -> None:
@@ -163,7 +195,7 @@ def _take_all(offers: sources.Offers, intake: Intake, params: dict[str, Any]) ->
     total = len(offers.pictures)
     if total == 0 and not offers.refused:
         intake.refuse("", InvalidInput("No picture was found.", "Add PNG, JPEG or WebP pictures."))
-    ledger = Ledger(intake.folder, params.get("job_id"))
+    ledger = Ledger(intake.folder, params.get("token", ""))
     left = [offer for offer in offers.pictures if offer.key not in ledger.earlier]
     for line in (ledger.earlier[o.key] for o in offers.pictures if o.key in ledger.earlier):
         _count_again(line, intake)
@@ -206,7 +238,8 @@ def _settle(offer: sources.Offer, staged: Path, result: pool.Result, intake: Int
         caption = captions.change_trigger(caption, offer.trigger_word, intake.trigger_word)
     new = intake.take_staged(staged, result, name=offer.name, caption=caption)
     what = "added" if new else "duplicate"
-    ledger.add(key=offer.key, what=what, source=result["source"], sha256=result["sha256"])
+    row = row_of(result) if new else None
+    ledger.add(key=offer.key, what=what, source=result["source"], sha256=result["sha256"], row=row)
 
 
 def _count_again(line: dict[str, Any], intake: Intake) -> None:
@@ -217,6 +250,7 @@ def _count_again(line: dict[str, Any], intake: Intake) -> None:
         intake.duplicates += 1
     else:
         intake.added += 1
+        intake.rows.append(line["row"])
     if line["sha256"]:
         intake.known_sha256.add(line["sha256"])
 

@@ -17,11 +17,11 @@ NAME = "imports.jsonl"
 class Ledger:
     """One job's lines, and what earlier ones say; `earlier` is by the file's key."""
 
-    def __init__(self, folder: Path, job_id: int | None) -> None:
+    def __init__(self, folder: Path, token: str) -> None:
         self._file = folder / NAME
-        self._job_id = job_id
+        self._token = token
         self._lines = list(_lines(self._file))
-        of_job = [line for line in self._lines if line["job"] == job_id] if job_id is not None else []
+        of_job = [line for line in self._lines if line["job"] == token] if token else []
         self.earlier: dict[str, dict[str, Any]] = {line["key"]: line for line in of_job if line["key"]}
 
     def sources_of(self, stored: Iterable[str]) -> set[str]:
@@ -31,7 +31,7 @@ class Ledger:
 
     def add(self, *, key: str, what: str, source: str = "", sha256: str = "", **about: Any) -> None:
         """Notes one file: `what` is added, duplicate or refused."""
-        line = {"job": self._job_id, "key": key, "what": what, "source": source, "sha256": sha256, **about}
+        line = {"job": self._token, "key": key, "what": what, "source": source, "sha256": sha256, **about}
         with self._file.open("ab") as file:
             file.write(json.dumps(line).encode() + b"\n")
 

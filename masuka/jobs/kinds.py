@@ -32,9 +32,15 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("import_pictures", "cpu", "masuka.datasets.intake:run", "Adding pictures"),
+        Kind("import_pictures", "cpu", "masuka.datasets.intake:run", "Adding pictures", resumes=True),
+        Kind("import_links", "net", "masuka.datasets.links:run", "Fetching pictures", resumes=True),
+        Kind("import_hub", "net", "masuka.datasets.hub:fetch", "Fetching a data set", resumes=True),
+        Kind("export_dataset", "cpu", "masuka.datasets.exchange:run", "Packing a data set"),
+        Kind("push_dataset", "net", "masuka.datasets.hub:push", "Sending a data set"),
         Kind("sample_pictures", "cpu", "masuka.pocket.samples:run", "Drawing sample pictures"),
         Kind("train_image", "gpu", "masuka.training.image:run", "Training", warm=False, resumes=True),
+        Kind("caption_pictures", "gpu", "masuka.datasets.captions.job:run", "Writing captions", warm=False, resumes=True),
+        Kind("ask_captions", "net", "masuka.datasets.captions.job:run", "Asking for captions", resumes=True),
         Kind("draw_images", "gpu", "masuka.generation.images:run", "Drawing"),
         Kind("download_model", "net", "masuka.models.download:run", "Downloading"),
     )

@@ -152,7 +152,7 @@ def more_pictures(studio: Studio, dataset_id: int, after_id: int) -> tuple[str, 
     Raises NotFound for a data set that is not there, or not this person's.
     """
     studio.datasets.get(dataset_id)
-    page = studio.datasets.pictures(dataset_id, after_id=after_id, limit=PAGE)
+    page = studio.datasets.pictures(dataset_id, after=after_id, limit=PAGE)
     return "".join(picture_tile(p) for p in page), _next(dataset_id, page)
 
 

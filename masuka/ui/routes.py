@@ -78,6 +78,7 @@ def routes(studio: Studio) -> list[Route]:
         ("/download/item/{id:id}", download_item, ["GET"]),
         ("/download/items", download_items, ["GET"]),
         ("/download/dataset/{id:id}", download_dataset, ["GET"]),
+        ("/download/export/{id:id}", download_export, ["GET"]),
         ("/download/adapter/{id:id}", download_adapter, ["GET"]),
         ("/download/diagnostics", download_diagnostics, ["GET"]),
     ]
@@ -230,6 +231,12 @@ async def download_dataset(studio: Studio, request: Request) -> Response:
     dataset = await run_in_threadpool(studio.datasets.get, request.path_params["id"])
     make = partial(studio.datasets.export, dataset.id, left_bytes=uploads.ROOM_LEFT_BYTES)
     return await _passing(studio, make, clean_filename(f"{dataset.name}.zip"))
+
+
+async def download_export(studio: Studio, request: Request) -> Response:
+    """The zip that a job has packed."""
+    file = await run_in_threadpool(studio.datasets.exported, request.path_params["id"])
+    return FileResponse(file, filename=file.name, headers=_FRESH)
 
 
 async def download_adapter(studio: Studio, request: Request) -> Response:

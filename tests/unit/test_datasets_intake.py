@@ -131,6 +131,7 @@ def test_progress_tells_the_truth(tmp_path: Path) -> None:
     assert [e["name"] for e in done.events if e["type"] == "stage"] == [
         "Looking for pictures",
         "Adding pictures",
+        "Looking for copies and flaws",
     ]
     progress = [(e["step"], e["total"]) for e in done.events if e["type"] == "progress"]
     assert progress[-1] == (3, 3) and progress == sorted(progress)
