@@ -21,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from masuka.datasets.edits import version_of
+from masuka.datasets.masks import LARGEST_BYTES as LARGEST_MASK_BYTES
 from masuka.errors import InvalidInput, MasukaError, NotAllowed, NotFound
 from masuka.hosting import diagnostics
 from masuka.requests import Actor
@@ -36,7 +37,7 @@ from masuka.ui.markup import THIS_RUN, VERSION_DIGITS, address
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 DRAWINGS = frozenset({"home", "datasets", "training", "images", "library"})
-OWN = ("media", "drawing", "fragment", "upload", "download", "caption")
+OWN = ("media", "drawing", "fragment", "upload", "download", "caption", "mask")
 _LONGEST_BODY = 64_000
 _A_DAY = "private, max-age=86400, immutable"
 _ASK_FIRST = "private, no-cache"
@@ -74,6 +75,8 @@ def routes(studio: Studio) -> list[Route]:
         ("/fragment/trainer/{id:id}", fragment_trainer, ["GET"]),
         ("/fragment/tags/{id:id}", fragment_tags, ["GET"]),
         ("/caption/{id:id}", caption, ["PUT"]),
+        ("/mask/{id:id}", mask, ["GET"]),
+        ("/mask/{id:id}", set_mask, ["PUT"]),
         ("/upload/{batch}/{index:id}", upload, ["PUT"]),
         ("/download/item/{id:id}", download_item, ["GET"]),
         ("/download/items", download_items, ["GET"]),
@@ -192,6 +195,25 @@ async def caption(studio: Studio, request: Request) -> Response:
     return JSONResponse(
         await run_in_threadpool(captions.save, studio, request.path_params["id"], given), headers=_FRESH
     )
+
+
+async def mask(studio: Studio, request: Request) -> Response:
+    """The mask painted over a picture, white where it counts."""
+    file = await run_in_threadpool(studio.edits.mask, request.path_params["id"])
+    if file is None:
+        raise NotFound("This picture has no mask.")
+    return _file(request, file, _ASK_FIRST)
+
+
+async def set_mask(studio: Studio, request: Request) -> Response:
+    """The mask, as the page painted it."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_MASK_BYTES:
+            raise InvalidInput("The mask is far too large.", "Paint it on a smaller picture.")
+    await run_in_threadpool(studio.edits.set_mask, request.path_params["id"], body)
+    return JSONResponse({}, headers=_FRESH)
 
 
 def _captions_of(request: Request) -> captions.Shown:

@@ -93,6 +93,8 @@
     take: () => outbox.shift() || "{}",
     /* for the page's other scripts: `after` is called when the page changed, `turned` when the viewer shows another picture */
     all, make, send: (...given) => send(...given), toast: (...given) => toast(...given), ask: (...given) => ask(...given),
+    kept: (key) => kept(key), keep: (key, value) => keep(key, value), random: (bytes) => random(bytes),
+    renew: () => { renewOlder(); look(true); renewViewer(); },
     after: [], turned: [], pulsed: [], answered: [],
     chosen: (name) => [...(selected.get(name) || [])],
     choose: (name, ids) => { selected.set(name, new Set(ids)); applySelection(); },
@@ -344,7 +346,7 @@
   let lastPicked = null;
   const pick = (box, shift) => {
     const grid = box.closest("[data-grid]"), name = grid.dataset.grid;
-    const chosen = selected.get(name) || new Set(), boxes = all("[data-pick]", grid);
+    const chosen = selected.get(name) || new Set(), boxes = all("[data-pick]", grid).filter((each) => !each.closest("[hidden]"));
     const at = boxes.indexOf(box), from = shift && lastPicked ? boxes.findIndex((b) => b.dataset.pick === lastPicked) : at;
     for (const each of boxes.slice(Math.min(at, from), Math.max(at, from) + 1)) {
       if (box.checked) chosen.add(Number(each.dataset.pick)); else chosen.delete(Number(each.dataset.pick));
@@ -378,7 +380,7 @@
     return box;
   };
   const open = (tile) => {
-    tiles = all(".tile[data-full]", tile.closest(".grid, .strip") || document);
+    tiles = all(".tile[data-full]", tile.closest(".grid, .strip") || document).filter((each) => !each.hidden);
     at = tiles.indexOf(tile);
     const box = viewer();
     if (!box.open) box.showModal();
@@ -527,7 +529,7 @@
     const everything = target.closest("[data-select-all]");
     if (everything) {
       const name = everything.dataset.selectAll;
-      selected.set(name, new Set(all(`[data-grid="${name}"] [data-pick]`).map((b) => Number(b.dataset.pick)))); applySelection(); return;
+      selected.set(name, new Set(all(`[data-grid="${name}"] [data-pick]`).filter((b) => !b.closest("[hidden]")).map((b) => Number(b.dataset.pick)))); applySelection(); return;
     }
     const reset = target.closest("[data-reset]");
     if (reset) {
