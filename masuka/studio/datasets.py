@@ -183,20 +183,36 @@ class Datasets:
             self.get(dataset_id), self.every_picture(dataset_id), request, key
         )
 
-    def pictures(self, dataset_id: int, *, after: int | None = None, limit: int = 60) -> Sequence[Picture]:
-        """Up to `limit` pictures in the order they came, behind the picture `after`."""
+    def pictures(
+        self,
+        dataset_id: int,
+        *,
+        after: int | None = None,
+        limit: int = 60,
+        only: str = "kept",
+        sort: str = "added",
+    ) -> Sequence[Picture]:
+        """Up to `limit` pictures in that order, behind the picture `after`.
+
+        `only` is all, kept, aside, doubtful or a kind of finding; see `store.pictures` for
+        the orders.
+        """
         return pictures.list_pictures(
             self._context.store,
             actor=self._context.actor,
             dataset_id=dataset_id,
             after_id=after,
             limit=limit,
+            only=only,
+            sort=sort,
         )
 
     def every_picture(self, dataset_id: int) -> Sequence[Picture]:
-        """All pictures of the set."""
+        """All pictures of the set, also those that were set aside."""
         found: builtins.list[Picture] = []
-        while page := self.pictures(dataset_id, after=found[-1].id if found else None, limit=1000):
+        while page := self.pictures(
+            dataset_id, after=found[-1].id if found else None, limit=1000, only="all"
+        ):
             found.extend(page)
         return found
 

@@ -125,12 +125,19 @@ def theirs(served: Served) -> dict[str, int]:
     adapter = models.add_model(db, actor=owner, kind="adapter", name="A", base="pocket", path=name)
     job = job_rows.add_job(db, actor=owner, kind="draw_images", lane="gpu", title="J", request={}, params={})
     job_rows.set_job(db, id=job.id, state="done")
+    packed = workspace.uploads / "export-matrix" / "matrix.zip"
+    packed.parent.mkdir(exist_ok=True)
+    packed.write_bytes(b"PK")
+    export = job_rows.add_job(
+        db, actor=owner, kind="export_dataset", lane="cpu", title="E", request={}, params={}, dataset_id=dataset.id
+    )
+    job_rows.set_job(db, id=export.id, state="done", result={"file": str(packed)})
     preview = workspace.items / "previews" / f"{job.id}.webp"
     preview.parent.mkdir(exist_ok=True)
     Image.new("RGB", (8, 8)).save(preview)
     assert picture is not None
     return {"dataset": dataset.id, "picture": picture.id, "item": item.id, "sample": sample.id,
-            "adapter": adapter.id, "preview": job.id}  # fmt: skip
+            "adapter": adapter.id, "preview": job.id, "export": export.id}  # fmt: skip
 
 
 def knocks(ids: Mapping[str, int]) -> list[Knock]:
@@ -151,6 +158,7 @@ def knocks(ids: Mapping[str, int]) -> list[Knock]:
         Knock("GET", f"/download/item/{ids['item']}", **seen),
         Knock("GET", f"/download/items?ids={ids['item']}", **seen),
         Knock("GET", f"/download/dataset/{ids['dataset']}", **seen),
+        Knock("GET", f"/download/export/{ids['export']}", **seen),
         Knock("GET", f"/download/adapter/{ids['adapter']}", **seen),
         Knock("GET", "/download/diagnostics", other=403, viewer=403, editor=403, owner=200),
     ]
