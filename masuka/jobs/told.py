@@ -26,7 +26,8 @@ def _findings(store: Store, actor: Actor, job: Job, about: dict[str, Any]) -> No
 
 
 def _caption(store: Store, actor: Actor, job: Job, about: dict[str, Any]) -> None:
-    if _there(store, actor, job, about["picture_id"]):
+    """Takes a captioner's caption; one that corrects `was` only where that still stands."""
+    if _there(store, actor, job, about["picture_id"]) and _stands(store, actor, about):
         pictures.set_told_caption(
             store,
             actor=actor,
@@ -35,6 +36,12 @@ def _caption(store: Store, actor: Actor, job: Job, about: dict[str, Any]) -> Non
             caption_from=about["caption_from"],
             problem=about["problem"],
         )
+
+
+def _stands(store: Store, actor: Actor, about: dict[str, Any]) -> bool:
+    if about.get("was") is None:
+        return True
+    return bool(pictures.get_picture(store, actor=actor, id=about["picture_id"]).caption == about["was"])
 
 
 def _there(store: Store, actor: Actor, job: Job, picture_id: int) -> bool:

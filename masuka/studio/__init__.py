@@ -21,6 +21,7 @@ from masuka.jobs.supervisor import Supervisor
 from masuka.requests.actor import Actor
 from masuka.store import changes
 from masuka.store.connect import Store
+from masuka.studio.captions import Captions
 from masuka.studio.characters import Characters
 from masuka.studio.context import Context
 from masuka.studio.datasets import Datasets
@@ -48,6 +49,7 @@ class Studio:
         self._context = context
         self.characters = Characters(context)
         self.datasets = Datasets(context)
+        self.captions = Captions(context)
         self.edits = Edits(context)
         self.training = Training(context)
         self.images = Images(context)

@@ -27,7 +27,8 @@ HEAVY_MODULES = (
 )
 LIGHT_IN_SPITE_OF_IT = (
     "masuka.pocket", "masuka.pocket.words", "masuka.pocket.world", "masuka.pocket.samples",
-    "masuka.datasets.captions.text",
+    "masuka.pocket.sayings", "masuka.datasets.captions.text", "masuka.datasets.captions.wording",
+    "masuka.datasets.captions.slots", "masuka.datasets.captions.captioners", "masuka.datasets.captions.asking",
 )  # fmt: skip
 """The page draws sample pictures and names Pocket's words, so these never load torch."""
 
