@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from masuka.datasets.captions.captioners import CAPTIONERS
 from masuka.datasets.captions.text import has_trigger
 from masuka.errors import Conflict, InvalidInput
 from masuka.requests import params
 from masuka.requests.datasets import CAPTION_CHARS, EditCaptions
 from masuka.store.pictures import Picture
 from masuka.studio import Studio
-from masuka.ui import forms
+from masuka.ui import captioning, forms
 from masuka.ui.cards import selection_bar
 from masuka.ui.kit import Outcome, Payload, Region, id_of, values_of
 from masuka.ui.markup import VERSION_DIGITS, attributes, button, card, empty, esc, media, picture
@@ -27,10 +28,12 @@ from masuka.ui.words import plural
 PAGE = 80
 GRID = "captions-grid"
 REPLACE, AROUND = "captions-replace", "captions-around"
-FROM = {"template": "the template", "file": "a file", "person": "a person", "": ""}
+FROM = {"template": "the template", "file": "a file", "person": "a person"} | {
+    entry.name: entry.title for entry in CAPTIONERS.values()
+}
 TOKENS_READ = 75
 """What CLIP's text encoders read of a prompt: 77 less the start and the end (Radford et al., 2021)."""
-TOOLS = {"replace": "Find and replace", "around": "Add words", "tags": "Tags"}
+TOOLS = {"write": "Write captions", "replace": "Find and replace", "around": "Add words", "tags": "Tags"}
 PLACES = [
     ("suffix", "After each caption"),
     ("prefix", "Before each caption"),
@@ -150,7 +153,7 @@ def row(shown: Picture, marks: Sequence[str]) -> str:
 
 def tags(studio: Studio, dataset_id: int) -> str:
     """What the captions say, each with how often; a click shows, renames or removes."""
-    counts = _statistics(studio, dataset_id)
+    counts = studio.captions.statistics(dataset_id)
     if not counts:
         return '<p class="hint">No captions yet.</p>'
     rows = "".join(
@@ -177,7 +180,7 @@ def save(studio: Studio, picture_id: int, given: Any) -> dict[str, Any]:
         raise InvalidInput("The caption did not arrive.", "Reload the page.")
     before = given.get("before")
     try:
-        stored = studio.datasets.set_caption(
+        stored = studio.captions.set(
             picture_id, given["text"], before=before if isinstance(before, str) else None
         )
     except Conflict as error:
@@ -190,13 +193,38 @@ def on_edit(studio: Studio, payload: Payload, view: View) -> Outcome:
     """One change to the selected captions, or to all that are shown."""
     values = {"action": payload.get("action"), **values_of(payload)}
     changed = studio.datasets.edit_captions(picture_ids=tuple(_meant(studio, payload)), **values)
-    return Outcome(f"{plural(changed, 'caption')} changed." if changed else "No caption had to change.")
+    if not changed:
+        return Outcome("No caption had to change.")
+    return Outcome(f"{plural(changed, 'caption')} changed.", undo=_back(payload))
+
+
+def on_undo(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """The last change of the set's captions is taken back; says which that was."""
+    return Outcome(studio.captions.undo(id_of(payload)))
+
+
+def on_rename(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """A tag under another name in every caption that has it."""
+    changed = studio.captions.rename_tag(
+        id_of(payload), str(payload.get("tag", "")), str(payload.get("to", ""))
+    )
+    return Outcome(f"{plural(changed, 'caption')} changed.", undo=_back(payload))
+
+
+def on_remove(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """A tag that is gone from every caption."""
+    changed = studio.captions.remove_tag(id_of(payload), str(payload.get("tag", "")))
+    return Outcome(f"{plural(changed, 'caption')} changed.", undo=_back(payload))
+
+
+def _back(payload: Payload) -> tuple[str, Payload]:
+    return "datasets-captions-undo", {"id": id_of(payload)}
 
 
 def _toolbar(dataset_id: int, edits: bool) -> str:
     """Search, the filter, the tools' buttons, and in one line what is saved."""
     tools = "".join(
-        f'<button type="button" class="button" data-tool="{name}" aria-expanded="false" '
+        f'<button type="button" class="button{" primary" if name == "write" else ""}" data-tool="{name}" aria-expanded="false" '
         f'aria-controls="captions-tool-{name}">{title}</button>'
         for name, title in TOOLS.items()
     )
@@ -212,13 +240,12 @@ def _toolbar(dataset_id: int, edits: bool) -> str:
 
 def _tools(dataset_id: int) -> str:
     described = params(EditCaptions)
-    scope = {"id": dataset_id}
     replace = forms.form(
         REPLACE,
         forms.field(REPLACE, described["find"], label="Find", help="As it is written, capitals too.")
         + forms.field(REPLACE, described["text"], label="Replace with", help="Nothing here removes it.")
         + button("Replace", "datasets-captions-edit", form=REPLACE, selection=GRID, name=f"{REPLACE}-go",
-                 action="replace", **scope)
+                 action="replace", id=dataset_id)
         + '<p class="hint full" data-found aria-live="polite"></p>',
         submit=f"{REPLACE}-go",
     )  # fmt: skip
@@ -226,11 +253,16 @@ def _tools(dataset_id: int) -> str:
         AROUND,
         forms.field(AROUND, described["action"], label="Where", help="", choices=PLACES, value="suffix")
         + forms.field(AROUND, described["text"], label="Words", help="{trigger} and {class} are filled in.")
-        + button("Add", "datasets-captions-edit", form=AROUND, selection=GRID, name=f"{AROUND}-go", **scope)
+        + button("Add", "datasets-captions-edit", form=AROUND, selection=GRID, name=f"{AROUND}-go", id=dataset_id)
         + '<p class="hint full" data-scope-said aria-live="polite"></p>',
         submit=f"{AROUND}-go",
     )
-    bodies = {"replace": replace, "around": around, "tags": '<div data-tags aria-live="polite"></div>'}
+    bodies = {
+        "write": '<div data-write></div>',
+        "replace": replace,
+        "around": around,
+        "tags": '<div data-tags aria-live="polite"></div>',
+    }
     return "".join(
         f'<section class="card tool" id="captions-tool-{name}" aria-label="{TOOLS[name]}" hidden>{body}</section>'
         for name, body in bodies.items()
@@ -262,14 +294,11 @@ def _meant(studio: Studio, payload: Payload) -> list[int]:
     return [p.id for p in found]
 
 
-def _statistics(studio: Studio, dataset_id: int) -> list[tuple[str, int]]:
-    counts: dict[str, int] = {}
-    for p in studio.datasets.every_picture(dataset_id):
-        for tag in dict.fromkeys(part.strip() for part in p.caption.split(",")):
-            if tag:
-                counts[tag] = counts.get(tag, 0) + 1
-    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-
-
-REGIONS = (Region("captions", draw_captions, live=False),)
-ACTIONS = {"captions-edit": on_edit}
+REGIONS = (*captioning.REGIONS, Region("captions", draw_captions, live=False))
+ACTIONS = {
+    "captions-edit": on_edit,
+    "captions-undo": on_undo,
+    "captions-rename": on_rename,
+    "captions-remove": on_remove,
+    **captioning.ACTIONS,
+}

@@ -19,6 +19,7 @@ ACTIONS: dict[str, Role] = {
     "settings-own-password": "viewer",
     "settings-sign-out": "viewer",
     "datasets-folder": "owner",
+    "datasets-captions-download": "owner",
 }
 REGIONS: dict[str, Role] = {
     "home-next": "editor",

@@ -27,7 +27,7 @@ from masuka.hosting import diagnostics
 from masuka.requests import Actor
 from masuka.requests.text import clean_filename, id_in
 from masuka.studio import Studio
-from masuka.ui import captions, roles, sheet, uploads
+from masuka.ui import captioning, captions, roles, sheet, uploads
 from masuka.ui.datasets import more_pictures, side_of_picture
 from masuka.ui.images import more_items, side_of_item
 from masuka.ui.kit import note
@@ -74,6 +74,7 @@ def routes(studio: Studio) -> list[Route]:
         ("/fragment/found/{id:id}", fragment_found, ["GET"]),
         ("/fragment/trainer/{id:id}", fragment_trainer, ["GET"]),
         ("/fragment/tags/{id:id}", fragment_tags, ["GET"]),
+        ("/fragment/captioners/{id:id}", fragment_captioners, ["GET"]),
         ("/caption/{id:id}", caption, ["PUT"]),
         ("/mask/{id:id}", mask, ["GET"]),
         ("/mask/{id:id}", set_mask, ["PUT"]),
@@ -179,6 +180,11 @@ async def fragment_trainer(studio: Studio, request: Request) -> Response:
 async def fragment_tags(studio: Studio, request: Request) -> Response:
     """What a set's captions say, and how often."""
     return _piece(studio, await run_in_threadpool(captions.tags, studio, request.path_params["id"]))
+
+
+async def fragment_captioners(studio: Studio, request: Request) -> Response:
+    """The form that has captions written."""
+    return _piece(studio, await run_in_threadpool(captioning.panel, studio, request.path_params["id"]))
 
 
 async def caption(studio: Studio, request: Request) -> Response:

@@ -333,7 +333,7 @@
     }
     const filtered = asked.q || asked.only;
     put(document.querySelector("[data-scope-said]"), picked ? `For the ${several(picked, "selected caption")}.` : `For all ${several(total, "caption")}${filtered ? " shown" : ""}.`);
-    preview();
+    preview(); which();
   };
   const preview = () => { clearTimeout(foundTimer); foundTimer = setTimeout(lookFor, TYPED_MS); };
   const lookFor = async () => {
@@ -358,6 +358,7 @@
     const section = $(`captions-tool-${name}`);
     if (!section || !opened) return;
     if (name === "tags") drawTags();
+    if (name === "write") drawWriters();
     section.scrollIntoView({ block: "nearest" });
     section.querySelector("input, select, textarea")?.focus({ preventScroll: true });
     scope();
@@ -370,6 +371,24 @@
     const kept = place.querySelector(".tag-work");
     place.innerHTML = await answer.text();
     if (kept) place.prepend(kept);
+  };
+  /* who can write captions; drawn again only while nobody fills the form in */
+  const drawWriters = async () => {
+    const place = document.querySelector("[data-write]");
+    if (!place) return;
+    const answer = await fetch(`fragment/captioners/${grid.dataset.captions}`, { headers: { accept: "text/html" } });
+    if (!answer.ok || !(answer.headers.get("content-type") || "").startsWith("text/html") || !place.isConnected) return;
+    const text = await answer.text();
+    if (place.dataset.drawn === text || place.contains(document.activeElement)) return;
+    place.dataset.drawn = text; place.innerHTML = text; which();
+  };
+  const which = () => {
+    const field = $("captions-write-which"), picked = chosen(grid.id).length;
+    if (!field) return;
+    const option = field.querySelector("[value='selected']");
+    option.disabled = !picked;
+    put(option, picked ? `The ${several(picked, "selected picture")}` : "The selected ones");
+    if (picked) field.value = "selected"; else if (field.value === "selected") field.value = "all";
   };
   const workOn = (tag) => {
     const place = document.querySelector("[data-tags]"), id = Number(grid.dataset.captions);
@@ -401,6 +420,7 @@
     if (place && !event.target.closest("textarea")) { begin(place.closest(".caption"), pointed(event, place)); return; }
     const tool = event.target.closest("[data-tool]");
     if (tool) { openTool(tool.dataset.tool, !(tool.getAttribute("aria-expanded") === "true")); return; }
+    if (event.target.closest("[data-captions-problems]")) { $("captions-only").checked = true; load(); return; }
     const tag = event.target.closest("[data-tag]");
     if (tag) { workOn(tag.dataset.tag); return; }
     if (grid && event.target.closest("[data-pick], [data-unselect], [data-select-all]")) scope();
@@ -436,7 +456,8 @@
   window.masuka.pulsed.push((since) => {
     if (!grid || since === seen) return;
     seen = since; renewAll();
-    if (!$("captions-tool-tags")?.hidden) drawTags();
+    if ($("captions-tool-tags")?.hidden === false) drawTags();
+    if ($("captions-tool-write")?.hidden === false) drawWriters();
   });
   window.masuka.answered.push(() => { if (grid) setTimeout(scope); });
 })();

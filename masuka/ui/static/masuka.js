@@ -244,7 +244,7 @@
   const value = (field) => field.type === "checkbox" ? field.checked
     : "list" in field.dataset ? field.value.split("\n").map((line) => line.trim()).filter(Boolean) : field.value;
   const raw = (field) => field.type === "checkbox" ? String(field.checked) : field.value;
-  const values = (form) => Object.fromEntries(all("[name]", form).map((field) => [field.name, value(field)]));
+  const values = (form) => Object.fromEntries(all("[name]", form).filter((field) => field.type !== "radio" || field.checked).map((field) => [field.name, value(field)]));
   const set = (field, text) => { if (field.type === "checkbox") field.checked = text === "true" || text === true; else field.value = text ?? ""; };
   const check = (field) => {
     allow(field);
