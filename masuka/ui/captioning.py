@@ -42,7 +42,7 @@ def panel(studio: Studio, dataset_id: int) -> str:
     last = studio.captions.style(dataset_id)
     ready = [c.name for c in known if c.ready]
     chosen = last.captioner if last.captioner in ready else next(iter(ready), "")
-    who = "".join(_captioner(c, chosen=c.name == chosen) for c in known)
+    who = _list([_captioner(c, chosen=c.name == chosen) for c in known if c.ready], "Who writes") + _others(known)
     always = [t for t in studio.captions.always(dataset_id) if t not in last.constant][:_MOST_TRAITS]
     seen = f"Nearly every caption says: {', '.join(always)}." if always else ""
     which = (
@@ -52,7 +52,7 @@ def panel(studio: Studio, dataset_id: int) -> str:
         + "</select></div>"
     )
     fields = (
-        f'<fieldset class="full captioners"><legend>Who writes</legend>{who}</fieldset>'
+        who
         + which
         + forms.field(FORM, described["style"], help="", choices=list(STYLES.items()), value=last.style)
         + forms.field(
@@ -61,11 +61,12 @@ def panel(studio: Studio, dataset_id: int) -> str:
         )
         + forms.field(FORM, described["keep_partial"], value=last.keep_partial)
         + forms.field(FORM, described["consistent"], value=last.consistent)
-        + forms.field(
+    )  # fmt: skip
+    if any(c.where == "hosted" and c.ready for c in known):
+        fields += forms.field(
             FORM, described["model"], value=last.model, placeholder="the usual one",
             help="Only for a service: the name of another model there.",
-        )
-    )  # fmt: skip
+        )  # fmt: skip
     start = button(
         "Write captions", "datasets-captions-start", look="primary", form=FORM, selection="captions-grid",
         name=f"{FORM}-go", disabled=not ready, id=dataset_id,
@@ -100,6 +101,21 @@ def on_download(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The job that fetches a captioner."""
     job = studio.captions.download(str(payload.get("captioner", "")))
     return Outcome(f"{job.title}. It can be chosen once it is here.")
+
+
+def _list(cards: list[str], legend: str) -> str:
+    body = "".join(cards)
+    return f'<fieldset class="full captioners"><legend>{legend}</legend>{body}</fieldset>' if cards else ""
+
+
+def _others(known: list[Captioner]) -> str:
+    """Those that cannot start now, behind one click where there are others."""
+    missing = [_captioner(c, chosen=False) for c in known if not c.ready]
+    if len(missing) == len(known):
+        return _list(missing, "Who could write")
+    body = _list(missing, "Not ready")
+    title = plural(len(missing), "more captioner")
+    return f'<details class="full" id="captions-others"><summary>{title}, not ready yet</summary>{body}</details>' if body else ""
 
 
 def _captioner(shown: Captioner, *, chosen: bool) -> str:

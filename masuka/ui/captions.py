@@ -224,7 +224,7 @@ def _back(payload: Payload) -> tuple[str, Payload]:
 def _toolbar(dataset_id: int, edits: bool) -> str:
     """Search, the filter, the tools' buttons, and in one line what is saved."""
     tools = "".join(
-        f'<button type="button" class="button{" primary" if name == "write" else ""}" data-tool="{name}" aria-expanded="false" '
+        f'<button type="button" class="button" data-tool="{name}" aria-expanded="false" '
         f'aria-controls="captions-tool-{name}">{title}</button>'
         for name, title in TOOLS.items()
     )

@@ -10,7 +10,7 @@ from masuka.requests.text import id_in
 from masuka.store.datasets import Dataset
 from masuka.store.pictures import Picture
 from masuka.studio import Studio
-from masuka.ui import captions, forms, sheet
+from masuka.ui import captions, exporting, forms, sheet
 from masuka.ui.cards import grid, job_card, picture_tile, refusals, selection_bar, when
 from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, ids_of, key_of, values_of
 from masuka.ui.markup import (
@@ -314,6 +314,7 @@ TAB = Tab(
             Region("many", draw_many, live=False),
             *captions.REGIONS,
             *sheet.REGIONS,
+            *exporting.REGIONS,
         ),
         (Region("add", draw_add, live=False),),
     ),
@@ -327,6 +328,7 @@ TAB = Tab(
         "many": on_many,
         "delete-pictures": on_delete_pictures,
         **captions.ACTIONS,
+        **exporting.ACTIONS,
     },
     layout="aside",
 )

@@ -447,6 +447,11 @@
     if ([...edits.values()].some((edit) => dirty(edit) && (edit.lost || edit.refused || edit.theirs !== undefined))) event.preventDefault();
   });
   window.masuka.after.push(() => {
+    const here = document.querySelector(".parts [aria-current]"), strip = here?.parentElement;
+    if (strip && strip.dataset.at !== here.textContent) {
+      strip.dataset.at = here.textContent;
+      strip.scrollLeft = here.offsetLeft - strip.offsetLeft - (strip.clientWidth - here.clientWidth) / 2;
+    }
     const now = $("captions-grid");
     if (now === grid) return;
     if (editor) { const { edit, area } = editor; editor = null; edit.text = area.value; push(edit); }
