@@ -44,6 +44,22 @@ def _stands(store: Store, actor: Actor, about: dict[str, Any]) -> bool:
     return bool(pictures.get_picture(store, actor=actor, id=about["picture_id"]).caption == about["was"])
 
 
+def _faces(store: Store, actor: Actor, job: Job, about: dict[str, Any]) -> None:
+    """Other measurements of the picture stay as they are."""
+    if _there(store, actor, job, about["picture_id"]):
+        picture = pictures.get_picture(store, actor=actor, id=about["picture_id"])
+        scores = {**picture.scores, "faces": about["faces"]}
+        pictures.set_scores(store, actor=actor, id=picture.id, scores=scores)
+
+
+def _cut_out(store: Store, actor: Actor, job: Job, about: dict[str, Any]) -> None:
+    """The rest of the picture's recipe stays as it is."""
+    if _there(store, actor, job, about["picture_id"]):
+        picture = pictures.get_picture(store, actor=actor, id=about["picture_id"])
+        told = {"matte_sha256": about["matte_sha256"], "background": about["background"]}
+        pictures.set_edits(store, actor=actor, id=picture.id, edits={**picture.edits, **told})
+
+
 def _there(store: Store, actor: Actor, job: Job, picture_id: int) -> bool:
     try:
         found = pictures.get_picture(store, actor=actor, id=picture_id)
@@ -56,4 +72,6 @@ APPLIERS: dict[str, Callable[[Store, Actor, Job, dict[str, Any]], None]] = {
     "scores": _scores,
     "findings": _findings,
     "caption": _caption,
+    "faces": _faces,
+    "cut_out": _cut_out,
 }

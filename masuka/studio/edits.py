@@ -3,54 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from masuka.datasets import crops, keeping, masks, rendered, varying
-from masuka.datasets.buckets import Shape, Window, crop_window, nearest_shape, shapes_of
+from masuka.datasets.buckets import Shape, shapes_of
 from masuka.datasets.crops import PARTS, Face, Part, faces_of
-from masuka.datasets.edits import Recipe, edited_size, render, version_of
-from masuka.errors import InvalidInput
+from masuka.datasets.edits import Recipe, edited_size, render
+from masuka.errors import Conflict, InvalidInput
 from masuka.generation import prompts
 from masuka.requests.edits import Augment, Crop, PictureEdits
 from masuka.store import datasets as sets
 from masuka.store import pictures as rows
+from masuka.store.datasets import Dataset
+from masuka.store.jobs import Job
 from masuka.store.pictures import Picture
 from masuka.studio.context import Context, parsed
 from masuka.studio.datasets import Datasets
+from masuka.studio.jobs import Jobs
+from masuka.studio.sheet import SheetRow as SheetRow
+from masuka.studio.sheet import sheet_row
 
 LOOKED_AT_ONCE = 40
 """Pictures without measurements in which faces are looked for while a person waits."""
 SEARCHED_PX = 1024
-ENLARGED_FROM = 1.02
+CONVERTED = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 COMPARED = 100
 """Pictures at most that are compared with their mirror images."""
 _AUGMENT = "augment"
-
-
-@dataclass(frozen=True)
-class SheetRow:
-    """What a trainer sees of one picture.
-
-    `width` and `height` are its bucket's; `window` is what of the edited picture fills it
-    (left, top, right, bottom, 0 to 1), `scale` the bucket's pixels per pixel of the
-    picture. `caption` has trigger and class word filled in.
-    """
-
-    picture_id: int
-    width: int
-    height: int
-    window: Window
-    scale: float
-    enlarged: bool
-    caption: str
-    masked: bool
-    version: str
-    """For the picture's address; see `datasets.edits.version_of`."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +45,22 @@ class Varied:
     warning: str
 
 
+@dataclass(frozen=True)
+class Detector:
+    """How faces are found; `why_none` says why they are not, '' where they are."""
+
+    title: str
+    why_none: str
+    can_download: bool
+
+
 class Edits:
     """Recipes, masks and variations of a data set's pictures."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._datasets = Datasets(context)
+        self._jobs = Jobs(context)
 
     def recipe(self, picture_id: int) -> PictureEdits:
         """How the picture is changed; raises NotFound."""
@@ -157,6 +151,70 @@ class Edits:
         picture = self._datasets.picture(picture_id)
         return self._kept(picture, "mattes", Recipe.from_row(picture.edits).matte_sha256)
 
+    def cut_out(
+        self,
+        picture_ids: Sequence[int],
+        background: Literal["white", "grey", "removed"] = "removed",
+        *,
+        key: str | None = None,
+    ) -> Job:
+        """The job that cuts the characters of one set's pictures out of their backgrounds.
+
+        By colour alone, see `datasets.background`; what it could not do is in its result.
+        """
+        self._context.actor.must_edit()
+        wanted = PictureEdits.parse({"background": background}).background
+        return self._looking(
+            "cut_out_pictures", "Cutting out", picture_ids, key,
+            lambda dataset: {"background": wanted, "folder": str(self._folder_of(dataset.id))},
+        )  # fmt: skip
+
+    def find_faces(self, picture_ids: Sequence[int], *, key: str | None = None) -> Job:
+        """The job that looks thoroughly for the faces of one set's pictures."""
+        self._context.actor.must_edit()
+        return self._looking(
+            "find_faces", "Looking for faces", picture_ids, key,
+            lambda _: {"models": str(self._context.workspace.models)},
+        )  # fmt: skip
+
+    def detector(self) -> Detector:
+        """How faces are found on this machine, and whether a better way can be had."""
+        from masuka.datasets import faces
+
+        models = self._context.workspace.models
+        here = faces.yunet_file(models) is not None
+        return Detector(faces.which(models), faces.why_none(models), can_download=not here)
+
+    def download_detector(self) -> Job:
+        """The job that fetches YuNet (MIT, 0.2 MB); raises Conflict where it is here."""
+        from masuka.datasets import faces
+
+        self._context.actor.must_own()
+        if faces.yunet_file(self._context.workspace.models) is not None:
+            raise Conflict("YuNet is on this machine already.")
+        return self._jobs.add(
+            "download_model",
+            title="Downloading YuNet",
+            request={"detector": "yunet"},
+            params=faces.download_params(self._context.workspace.models),
+        )
+
+    def convert(self, picture_id: int, to: Path) -> Path:
+        """The picture as edited, written to that file; its ending says how: png, jpg, webp.
+
+        Raises InvalidInput for another ending, Conflict where there is a file already.
+        """
+        self._context.actor.must_own()  # it writes wherever this process may write
+        if to.suffix.lower() not in CONVERTED:
+            raise InvalidInput(
+                f"{to.name} is no PNG, JPEG or WebP.", "End it in .png, .jpg or .webp.", field="to"
+            )
+        if to.exists():
+            raise Conflict(f"{to} is there already.", "Choose another name.")
+        with Image.open(self._rendered(self._datasets.picture(picture_id))) as opened:
+            opened.convert("RGB").save(to, CONVERTED[to.suffix.lower()], quality=95)
+        return to
+
     def rendered(self, picture_id: int, *, thumbnail: bool = False) -> Path:
         """The file of the picture as edited; its own where nothing is changed.
 
@@ -170,7 +228,7 @@ class Edits:
         shapes = shapes_of(base, resolution_px)
         words = {"trigger_word": dataset.trigger_word, "class_word": dataset.class_word}
         return [
-            _row(picture, shapes, prompts.fill(picture.caption, **words))
+            sheet_row(picture, shapes, prompts.fill(picture.caption, **words))
             for picture in self._datasets.every_picture(dataset_id)
             if not picture.aside
         ]
@@ -264,6 +322,36 @@ class Edits:
         ]
         return varying.warning(compared, [p.caption for p in kept])
 
+    def _looking(
+        self,
+        kind: str,
+        title: str,
+        picture_ids: Sequence[int],
+        key: str | None,
+        more: Callable[[Dataset], dict[str, Any]],
+    ) -> Job:
+        """A job about pictures of one data set, with what it must know of each."""
+        chosen = [self._datasets.picture(id) for id in dict.fromkeys(picture_ids)]
+        if len({p.dataset_id for p in chosen}) != 1:
+            raise InvalidInput("These are not pictures of one data set.", "Choose some of one set.")
+        dataset = self._datasets.get(chosen[0].dataset_id)
+        described = [
+            {
+                "id": p.id, "name": p.original_name, "sha256": p.sha256, "file": str(self._file(p)),
+                "faces": p.scores.get("faces", []),
+            }
+            for p in chosen
+        ]  # fmt: skip
+        return self._jobs.add(
+            kind,
+            title=f"{title}: {dataset.name}",
+            request={"picture_ids": [p.id for p in chosen]},
+            params={"dataset_id": dataset.id, "pictures": described, **more(dataset)},
+            dataset_id=dataset.id,
+            character_id=dataset.character_id,
+            idempotency_key=key,
+        )
+
     def _keep(self, picture: Picture, recipe: Recipe) -> Picture:
         store, actor = self._context.store, self._context.actor
         return rows.set_edits(store, actor=actor, id=picture.id, edits=recipe.as_row())
@@ -278,27 +366,10 @@ class Edits:
         return self._context.here(self._context.workspace.resolve(picture.file))
 
     def _folder(self, picture: Picture) -> Path:
-        return self._context.workspace.datasets / f"{picture.dataset_id:05d}"
+        return self._folder_of(picture.dataset_id)
 
-
-def _row(picture: Picture, shapes: Sequence[Shape], caption: str) -> SheetRow:
-    recipe = Recipe.from_row(picture.edits)
-    width, height = edited_size(picture.width, picture.height, recipe.edits)
-    shape = nearest_shape(width, height, shapes)
-    focus = crops.focus_of(picture.scores, picture.width, picture.height, recipe.edits)
-    left, top, right, bottom = crop_window(width, height, shape, focus)
-    scale = max(shape.width / width, shape.height / height)
-    return SheetRow(
-        picture_id=picture.id,
-        width=shape.width,
-        height=shape.height,
-        window=(left / width, top / height, right / width, bottom / height),
-        scale=scale,
-        enlarged=scale > ENLARGED_FROM,
-        caption=caption,
-        masked=recipe.masks or (recipe.cuts_out and recipe.edits.background == "removed"),
-        version=version_of(picture.sha256, picture.edits),
-    )
+    def _folder_of(self, dataset_id: int) -> Path:
+        return self._context.workspace.datasets / f"{dataset_id:05d}"
 
 
 def _opened(file: Path) -> Image.Image:

@@ -17,14 +17,16 @@ from PIL import Image
 
 from masuka import Settings, Studio
 from masuka.config import Workspace
-from masuka.datasets import masks, rendered
+from masuka.datasets import faces, masks, rendered
+from masuka.datasets.background import cut_out
 from masuka.datasets.buckets import Shape, crop_window, cut_of, scaled_size
 from masuka.datasets.edits import Recipe, edited_size, render, through, version_of
-from masuka.errors import InvalidInput, NotAllowed, NotFound
+from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from masuka.requests import Actor
 from masuka.requests.edits import PictureEdits
-from masuka.store import pictures
+from masuka.store import pictures, snapshots
 from masuka.store.pictures import Picture
+from masuka.vault.places import Places, Uses
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
 PLAIN = PictureEdits()
@@ -320,3 +322,111 @@ def test_what_is_gone_is_said(studio: Studio, photo: Picture) -> None:
     for options in ({}, {"thumbnail": True}):
         with pytest.raises(NotFound, match="gone"):
             studio.media("picture", photo.id, **options)
+
+
+def test_a_character_is_cut_out_by_a_job(studio: Studio, photo: Picture) -> None:
+    other = cat(studio, photo)
+    studio.edits.set(photo.id, flip=True)
+    job = studio.jobs.wait(studio.edits.cut_out([photo.id, other.id], "white"))
+    assert job.result == {"cut_out": 2, "refused": []}
+    recipe = studio.edits.recipe(photo.id)
+    assert (recipe.background, recipe.flip) == ("white", True), "the rest of the recipe stays"
+    file = studio.edits.matte(photo.id)
+    assert file is not None
+    with Image.open(file) as matte:
+        assert (matte.mode, matte.size) == ("L", (320, 320))
+        face, corner = matte.getpixel((138, 70)), matte.getpixel((300, 20))
+    assert (face, corner) == (255, 0)
+    with Image.open(studio.media("picture", photo.id)) as shown_now:
+        assert min(shown_now.convert("RGB").getpixel((20, 20))) > 240  # type: ignore[arg-type, type-var]
+    studio.media("picture", photo.id, thumbnail=True)
+    assert not studio.edits.sheet(photo.dataset_id, "pocket", 128)[0].masked
+    studio.edits.set(photo.id, background="removed")
+    assert any(row.masked for row in studio.edits.sheet(photo.dataset_id, "pocket", 128))
+
+
+def test_what_cannot_be_cut_out_is_said(studio: Studio, photo: Picture) -> None:
+    with pytest.raises(InvalidInput, match="cannot be told from the background"):
+        cut_out(Image.new("RGB", (64, 64), "red"))
+    Image.new("RGB", (320, 320), "red").save(studio.workspace.resolve(photo.file))
+    pictures.set_scores(studio.store, actor=studio.actor, id=photo.id, scores={})
+    job = studio.jobs.wait(studio.edits.cut_out([photo.id]))
+    assert job.result is not None and job.result["cut_out"] == 0
+    assert job.result["refused"][0]["name"] == "astronaut.jpg"
+    assert studio.edits.matte(photo.id) is None
+
+
+def test_the_same_picture_is_cut_out_the_same_way() -> None:
+    with Image.open(PHOTOS / "coffee.jpg") as opened:
+        first, second = cut_out(opened), cut_out(opened)
+    assert first.tobytes() == second.tobytes() and 40 < np.asarray(first).mean() < 200
+
+
+def test_faces_are_looked_for_again_by_a_job(studio: Studio, photo: Picture) -> None:
+    before = {**photo.scores, "faces": []}
+    pictures.set_scores(studio.store, actor=studio.actor, id=photo.id, scores=before)
+    job = studio.jobs.wait(studio.edits.find_faces([photo.id, cat(studio, photo).id]))
+    assert job.result == {"looked_at": 2, "with_face": 1, "unreadable": []}
+    after = studio.datasets.picture(photo.id).scores
+    assert len(after.pop("faces")) == 1
+    assert after == {k: v for k, v in photo.scores.items() if k != "faces"}
+
+
+def test_jobs_are_about_pictures_of_one_set(studio: Studio, photo: Picture) -> None:
+    with pytest.raises(InvalidInput, match="one data set"):
+        studio.edits.find_faces([])
+    with pytest.raises(NotFound):
+        studio.edits.cut_out([photo.id, 999])
+
+
+def test_the_better_detector_can_be_fetched(studio: Studio) -> None:
+    found = studio.edits.detector()
+    assert (found.title, found.why_none, found.can_download) == ("OpenCV's cascades", "", True)
+    job = studio.edits.download_detector()
+    assert (job.kind, job.params["repo"], job.params["revision"]) == (
+        "download_model", faces.YUNET_REPO, faces.YUNET_REVISION,
+    )  # fmt: skip
+    with pytest.raises(NotAllowed):
+        studio.acting_as(Actor(user_id=1, role="editor")).edits.download_detector()
+
+
+@pytest.mark.parametrize(("name", "format"), [("a.png", "PNG"), ("a.JPG", "JPEG"), ("a.webp", "WEBP")])
+def test_a_picture_is_written_in_another_format(
+    studio: Studio, photo: Picture, tmp_path: Path, name: str, format: str
+) -> None:
+    studio.edits.set(photo.id, longest_px=100)
+    with Image.open(studio.edits.convert(photo.id, tmp_path / name)) as written:
+        assert (written.format, written.size) == (format, (100, 100))
+    with pytest.raises(Conflict, match="there already"):
+        studio.edits.convert(photo.id, tmp_path / name)
+    with pytest.raises(InvalidInput, match="no PNG"):
+        studio.edits.convert(photo.id, tmp_path / "a.gif")
+
+
+def test_how_pictures_are_varied_is_kept_with_the_set(studio: Studio, photo: Picture) -> None:
+    assert not studio.edits.augment(photo.dataset_id).augment.is_on
+    studio.edits.set_augment(photo.dataset_id, flip=True, brightness=0.4)
+    varied = studio.edits.set_augment(photo.dataset_id, variants=3)
+    assert (varied.augment.flip, varied.augment.brightness, varied.augment.variants) == (True, 0.4, 3)
+    assert varied.warning == "", "two pictures say nothing about sides"
+    studio.datasets.set_caption(photo.id, "looks to the left")
+    assert "left or right" in studio.edits.augment(photo.dataset_id).warning
+    first, same, other = (studio.edits.preview_augment(photo.id, seed) for seed in (1, 1, 2))
+    assert first == same != other
+    assert Image.open(io.BytesIO(first)).format == "WEBP"
+    with pytest.raises(InvalidInput, match="Brightness is 3"):
+        studio.edits.set_augment(photo.dataset_id, brightness=3)
+    assert studio.datasets.get(photo.dataset_id).options["augment"]["variants"] == 3
+
+
+def test_masks_are_kept_in_the_vault_while_something_means_them(studio: Studio, photo: Picture) -> None:
+    places = Places(studio.workspace)
+    studio.edits.set_mask(photo.id, png(Image.new("L", (320, 320), 255)))
+    file = studio.edits.mask(photo.id)
+    assert file is not None
+    kept = places.path(file.resolve())
+    assert kept is not None and Uses(snapshots.referred(studio.store), places)(kept)
+    studio.media("picture", studio.edits.set(photo.id, flip=True).id)
+    assert not [f for f in places.scan() if "previews" in f.path]
+    studio.edits.set_mask(photo.id, None)
+    assert not Uses(snapshots.referred(studio.store), places)(kept)
