@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from masuka.datasets.captions.captioners import CAPTIONERS
-from masuka.datasets.captions.text import has_trigger
+from masuka.datasets.lint import CLIP_TOKENS
 from masuka.errors import Conflict, InvalidInput
 from masuka.requests import params
 from masuka.requests.datasets import CAPTION_CHARS, EditCaptions
@@ -31,8 +31,6 @@ REPLACE, AROUND = "captions-replace", "captions-around"
 FROM = {"template": "the template", "file": "a file", "person": "a person"} | {
     entry.name: entry.title for entry in CAPTIONERS.values()
 }
-TOKENS_READ = 75
-"""What CLIP's text encoders read of a prompt: 77 less the start and the end (Radford et al., 2021)."""
 TOOLS = {"write": "Write captions", "replace": "Find and replace", "around": "Add words", "tags": "Tags"}
 PLACES = [
     ("suffix", "After each caption"),
@@ -41,6 +39,7 @@ PLACES = [
     ("template", "As the set's template"),
 ]
 _MOST_TAGS = 200
+_MOST = 100_000
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def draw_captions(studio: Studio, view: View) -> str:
         "class": "sheet", "role": "grid", "id": GRID, "data-grid": GRID, "data-captions": dataset.id,
         "data-first": f"fragment/captions/{dataset.id}", "aria-label": f"Captions of {dataset.name}",
         "aria-describedby": f"{GRID}-keys" if keys else None, "aria-readonly": None if edits else "true",
-        "data-longest": CAPTION_CHARS, "data-tokens": TOKENS_READ,
+        "data-longest": CAPTION_CHARS, "data-tokens": CLIP_TOKENS,
     }  # fmt: skip
     heads = "".join(
         f'<div role="columnheader" class="{name}">{title}</div>'
@@ -96,37 +95,28 @@ def draw_captions(studio: Studio, view: View) -> str:
 def more_rows(studio: Studio, shown: Shown, after: int) -> tuple[str, int | None, int]:
     """A page of rows, the last one's id where more follow, and how many there are in all."""
     marks = problems_of(studio, shown.dataset_id)
-    found = chosen(studio, shown, marks)
-    page = [p for p in found if p.id > after][:PAGE]
-    following = page[-1].id if page and page[-1].id != found[-1].id else None
-    return "".join(row(p, marks.get(p.id, [])) for p in page), following, len(found)
+    if shown.only_problems or shown.query:
+        found = chosen(studio, shown, marks)
+        page, total = [p for p in found if p.id > after][: PAGE + 1], len(found)
+    else:
+        page = studio.captions.table(shown.dataset_id, after=after, limit=PAGE + 1)
+        total = studio.doctor.report(shown.dataset_id).kept
+    following = page[PAGE - 1].id if len(page) > PAGE else None
+    return "".join(row(p, marks.get(p.id, [])) for p in page[:PAGE]), following, total
 
 
 def chosen(studio: Studio, shown: Shown, marks: Mapping[int, Sequence[str]]) -> list[Picture]:
     """The pictures that are meant, in the order they came."""
-    query = shown.query.casefold()
-    return [
-        p
-        for p in studio.datasets.every_picture(shown.dataset_id)
-        if not p.aside
-        and (not query or query in p.caption.casefold() or query in p.original_name.casefold())
-        and (not shown.only_problems or marks.get(p.id))
-    ]
+    found = studio.captions.table(shown.dataset_id, limit=_MOST, search=shown.query)
+    return [p for p in found if not shown.only_problems or marks.get(p.id)]
 
 
 def problems_of(studio: Studio, dataset_id: int) -> dict[int, list[str]]:
-    """What each caption should be looked at for, by picture."""
-    trigger_word = studio.datasets.get(dataset_id).trigger_word
-    found: dict[int, list[str]] = {}
-    for p in studio.datasets.every_picture(dataset_id):
-        if p.aside:
-            continue
-        if not p.caption:
-            found[p.id] = ["It is empty."]
-        elif not has_trigger(p.caption, trigger_word):
-            found[p.id] = [f"{trigger_word} is missing."]
-        if p.caption_problem:
-            found.setdefault(p.id, []).insert(0, p.caption_problem)
+    """What each caption should be looked at for, by picture; a captioner's own trouble first."""
+    found = {id: list(said) for id, said in studio.doctor.lint(dataset_id).items()}
+    for p in studio.captions.table(dataset_id, limit=_MOST, only="problem"):
+        if not p.aside:
+            found[p.id] = [p.caption_problem, *found.get(p.id, [])]
     return found
 
 

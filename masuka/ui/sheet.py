@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from masuka.datasets.lint import longest_for, tokens
 from masuka.requests.base import Param
 from masuka.studio import Studio
 from masuka.studio.edits import SheetRow
@@ -34,8 +35,8 @@ def draw_sheet(studio: Studio, view: View) -> str:
         return f'<div class="whole stack">{form}{card(empty("datasets", "No pictures to learn from yet. Add some under Pictures."))}</div>'
     page = [r for r in rows[:PAGE] if r.picture_id <= (view.until or r.picture_id)]
     more = _next(view.dataset, base, resolution_px, page) if len(rows) > len(page) else ""
-    tiles = grid([tile(r) for r in page], name="trainer-grid", more=more)
-    return f'<div class="whole stack">{form}{_buckets(rows)}{tiles}</div>'
+    tiles = grid([tile(r, base) for r in page], name="trainer-grid", more=more)
+    return f'<div class="whole stack">{form}{_buckets(rows, base)}{tiles}</div>'
 
 
 def more_sheet(studio: Studio, dataset_id: int, base: str, px: int | None, after: int) -> tuple[str, str]:
@@ -45,10 +46,10 @@ def more_sheet(studio: Studio, dataset_id: int, base: str, px: int | None, after
     resolution_px = _size(view, resolution)
     rows = [r for r in studio.edits.sheet(dataset_id, base, resolution_px) if r.picture_id > after]
     following = _next(dataset_id, base, resolution_px, rows[:PAGE]) if len(rows) > PAGE else ""
-    return "".join(tile(r) for r in rows[:PAGE]), following
+    return "".join(tile(r, base) for r in rows[:PAGE]), following
 
 
-def tile(row: SheetRow) -> str:
+def tile(row: SheetRow, base: str) -> str:
     """The whole picture with its bucket's crop drawn over it, and the caption as it is read."""
     left, top, right, bottom = row.window
     wide, high = row.width / (right - left), row.height / (bottom - top)
@@ -63,6 +64,9 @@ def tile(row: SheetRow) -> str:
         marks.append(chip(f"enlarged {short(row.scale)} ×", "warn"))
     if cut >= CUT_FROM:
         marks.append(chip(f"{cut:.0%} cut off", "warn"))
+    long = tokens(row.caption) > longest_for(base)
+    if long:
+        marks.append(chip("too long", "warn"))
     if row.masked:
         marks.append(chip("masked", "quiet"))
     given = {
@@ -101,7 +105,7 @@ def _form(studio: Studio, base: str, resolution: Param, resolution_px: int) -> s
     )
 
 
-def _buckets(rows: Sequence[SheetRow]) -> str:
+def _buckets(rows: Sequence[SheetRow], base: str) -> str:
     """The table of buckets, and in a sentence each what is not as it should be."""
     counts = Counter((r.width, r.height) for r in rows).most_common()
     largest = counts[0][1]
@@ -119,17 +123,21 @@ def _buckets(rows: Sequence[SheetRow]) -> str:
     said = f"{pictures}, {'all in one bucket' if len(counts) == 1 else f'in {len(counts)} buckets'}."
     title = f'<p>{said} A picture is scaled until it covers its bucket, and what sticks out is cut off.</p>'
     shown = table if len(counts) <= 6 else disclosure("All buckets", table, name="trainer-buckets")
-    return card(title + _troubles(rows) + shown, title="Buckets")
+    return card(title + _troubles(rows, base) + shown, title="Buckets")
 
 
-def _troubles(rows: Sequence[SheetRow]) -> str:
+def _troubles(rows: Sequence[SheetRow], base: str) -> str:
     enlarged = sum(r.enlarged for r in rows)
     cut = sum(_cut(r) >= CUT_FROM for r in rows)
+    longest = longest_for(base)
+    long = sum(tokens(r.caption) > longest for r in rows)
     sentences = [
         f"{plural(enlarged, 'picture is', 'pictures are')} enlarged and will be soft. Take larger ones, or a lower resolution."
         if enlarged else "",
         f"{plural(cut, 'picture loses', 'pictures lose')} a third or more at the edges. Crop them yourself to choose what stays."
         if cut else "",
+        f"{plural(long, 'caption is', 'captions are')} longer than about {longest:,} tokens; the rest is not read."
+        if long else "",
     ]  # fmt: skip
     items = "".join(f"<li>{esc(s)}</li>" for s in sentences if s)
     return f'<div class="notice warn"><ul>{items}</ul></div>' if items else ""

@@ -3,11 +3,11 @@
 (() => {
   "use strict";
   const { all, make, send, chosen } = window.masuka;
-  const SOON_MS = 50, MARKS_MS = 1200, TYPED_MS = 200, LATEST_MS = 30000, UNANSWERED_MS = 15000, JUMP = 10;
+  const SOON_MS = 30, MARKS_MS = 1200, TYPED_MS = 200, LATEST_MS = 30000, UNANSWERED_MS = 15000, JUMP = 10;
   const DRAFTS = "masuka:caption-drafts";
   const edits = new Map(); /* picture → what is typed, what is stored, and how saving goes */
   let grid = null, pages = [], total = 0, more = "", loading = 0, seen = null, editor = null, current = null;
-  let marksTimer = 0, typedTimer = 0, foundTimer = 0;
+  let starting = false, marksTimer = 0, typedTimer = 0, foundTimer = 0;
   const $ = (id) => document.getElementById(id);
   const several = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
   const put = (element, text) => { if (element && element.textContent !== text) element.textContent = text; };
@@ -82,8 +82,8 @@
   const focusRow = (id) => { const line = row(id); if (line && !editor) cell(line).focus(); };
 
   /* what a row says about itself */
-  const pieces = /[\p{L}]+|\p{N}|[^\s\p{L}\p{N}]+/gu; /* CLIP's own way to take a text apart */
-  const tokens = (text) => (text.match(pieces) || []).reduce((sum, piece) => sum + Math.ceil(piece.length / 8), 0);
+  const pieces = /[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu; /* as datasets.lint counts */
+  const tokens = (text) => (text.match(pieces) || []).reduce((sum, piece) => sum + (piece.length <= 7 ? 1 : Math.ceil(piece.length / 6)), 0);
   const show = (edit) => {
     state_line();
     const line = row(edit.id);
@@ -423,6 +423,7 @@
     if (event.target.closest("[data-captions-problems]")) { $("captions-only").checked = true; load(); return; }
     const tag = event.target.closest("[data-tag]");
     if (tag) { workOn(tag.dataset.tag); return; }
+    if (event.target.closest("#captions-write-go")) starting = true;
     if (grid && event.target.closest("[data-pick], [data-unselect], [data-select-all]")) scope();
   });
   document.addEventListener("keydown", (event) => {
@@ -464,5 +465,10 @@
     if ($("captions-tool-tags")?.hidden === false) drawTags();
     if ($("captions-tool-write")?.hidden === false) drawWriters();
   });
-  window.masuka.answered.push(() => { if (grid) setTimeout(scope); });
+  window.masuka.answered.push((answer) => {
+    if (!grid) return;
+    if (answer.ok && starting) openTool("write", false); /* its job shows above the table */
+    starting = false;
+    setTimeout(scope);
+  });
 })();
