@@ -52,7 +52,9 @@ def florence(folder: Path) -> Path:
     config = Florence2Config(vision_config=vision, text_config=text, image_token_id=words.image_token_id)
     size = {"height": 64, "width": 64}
     eyes = CLIPImageProcessorPil(size=size, crop_size=size, image_seq_length=5)
-    return _saved(folder, Florence2ForConditionalGeneration(config), words, eyes)
+    model = Florence2ForConditionalGeneration(config)
+    model.generation_config.min_new_tokens = 5
+    return _saved(folder, model, words, eyes)
 
 
 def blip2(folder: Path) -> Path:

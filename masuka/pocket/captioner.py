@@ -39,7 +39,7 @@ def processor() -> Any:
 
 
 def new_captioner() -> Any:
-    """The untrained model, 2.2 M parameters."""
+    """The untrained model, 2.1 M parameters."""
     words = tokenizer()
     config = BlipConfig(
         vision_config={

@@ -95,7 +95,10 @@ def train(
 
 
 def strange(count: int, rng: random.Random) -> Tensor:
-    """Pictures without a robot, (count, 3, 128, 128) in −1…1: places, blotches, noise, one colour."""
+    """Pictures without a robot, (count, 3, 128, 128) in −1…1.
+
+    Empty places, blotches, noise and single colours.
+    """
     made = []
     for _ in range(count):
         roll = rng.random()

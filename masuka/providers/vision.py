@@ -51,7 +51,7 @@ class Service:
 def load(
     folder: Path | None, device: str, params: Mapping[str, Any], check: Callable[[], None]
 ) -> HostedSpeaker:
-    """The service that `params["service"]` names, with the key that this worker was lent.
+    """The service of `params["service"]` with the key that this worker was lent.
 
     Raises AccessDenied without the key, or where it is another one than when it was asked.
     """

@@ -73,7 +73,7 @@ def forget_changes(db: Store, *, actor: Actor, dataset_id: int) -> None:
 
 
 def undo_change(db: Store, *, actor: Actor, change: CaptionChange) -> int:
-    """How many captions are again as they were; pictures that are gone are passed over."""
+    """How many captions are as they were; pictures that are gone are passed over."""
     actor.must_edit()
     with db.write() as conn:
         get_dataset(db, actor=actor, id=change.dataset_id)

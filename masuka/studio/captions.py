@@ -74,7 +74,7 @@ class Captions:
         return [self._captioner(entry) for entry in CAPTIONERS.values()]
 
     def download(self, name: str) -> Job:
-        """The job that fetches a captioner; raises Conflict when there is nothing to fetch."""
+        """The job that fetches a captioner; raises Conflict where nothing is missing."""
         self._context.actor.must_own()
         entry = captioner_named(name)
         if entry.where != "hub" or self._is_there(entry):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from masuka.datasets.captions.captioners import CAPTIONERS, Wish
-from masuka.errors import NotFound
+from masuka.datasets.captions import tagger
+from masuka.datasets.captions.captioners import CAPTIONERS, Wish, loaded
+from masuka.errors import NotFound, Stop
 from tests import tiny_captioners
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
@@ -23,16 +23,15 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 IMAGES = [Image.new("RGB", (96, 64), "red"), Image.new("RGB", (40, 90), "blue")]
 
 
-def loaded(name: str, folder: Path | None):
-    module, _, function = CAPTIONERS[name].loads.partition(":")
-    return getattr(import_module(module), function)(folder, "cpu", {})
+def speaker_of(name: str, folder: Path | None, check: Callable[[], None] = lambda: None):
+    return loaded(CAPTIONERS[name], {"folder": folder and str(folder), "device": "cpu"}, check)
 
 
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("style", ["sentence", "fixed"])
 def test_it_says_one_text_for_each_picture(name: str, style: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    speaker = loaded(name, MAKERS[name](tmp_path / "model"))
+    speaker = speaker_of(name, MAKERS[name](tmp_path / "model"))
     said = speaker.say(IMAGES, Wish(style, "person", ("brown hair",)))
     assert len(said) == len(IMAGES) and all(isinstance(text, str) for text in said)
     assert any(said)
@@ -43,4 +42,37 @@ def test_it_says_one_text_for_each_picture(name: str, style: str, tmp_path: Path
 @pytest.mark.parametrize("name", MAKERS)
 def test_without_its_files_it_says_so(name: str, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="files are gone"):
-        loaded(name, tmp_path)
+        speaker_of(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["florence-2", "blip-2", "qwen3-vl"])
+def test_it_stops_between_two_words(name: str, tmp_path: Path) -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Stop("cancel")
+
+    with pytest.raises(Stop):
+        speaker_of(name, MAKERS[name](tmp_path / "model"), check).say(IMAGES, Wish("sentence", "person"))
+    assert calls == 3
+
+
+def test_a_tagger_that_is_built_otherwise_is_refused() -> None:
+    args = {"img_size": 448, "class_token": True, "global_pool": "token", "fc_norm": None, "act_layer": "gelu"}
+    with pytest.raises(NotFound, match="another way"):
+        tagger.config_of({"architecture": "vit_base_patch16_224", "num_classes": 5, "model_args": args})
+
+
+def test_a_tagger_says_what_is_likely_and_names_nobody(tmp_path: Path) -> None:
+    speaker = speaker_of("wd-tagger", tiny_captioners.wd_tagger(tmp_path / "model"))
+    said = set(", ".join(speaker.say(IMAGES, Wish("tags", "person"))).split(", "))
+    assert said <= {"1girl", "red dress", "long hair", "^_^", "outdoors"}  # no rating, no series
+
+
+def test_every_captioner_is_described() -> None:
+    for entry in CAPTIONERS.values():
+        assert entry.about.endswith(".") and entry.licence
+        assert {"here": bool(entry.folder), "hub": bool(entry.repo), "hosted": bool(entry.key)}[entry.where]

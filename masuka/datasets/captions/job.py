@@ -43,7 +43,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Said:
-    """What a captioner said of a picture, or why it could not; `caption` is what was told."""
+    """What a captioner said of a picture, or why it could not.
+
+    `caption` is what was told to the studio.
+    """
 
     picture_id: int
     text: str = ""

@@ -36,7 +36,7 @@ class Generator:
     ) -> None:
         self.model, self.device, self.batch = model, device, batch
         self._prepare, self._read, self._options = prepare, read, options or {}
-        model.register_forward_pre_hook(lambda *_: check())
+        self._check = check
 
     @torch.inference_mode()
     def say(self, images: Sequence[Image.Image], wish: Any) -> list[str]:
@@ -45,8 +45,14 @@ class Generator:
         inputs = {name: self._placed(value) for name, value in given.items()}
         asked = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
         options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "num_beams": 1, **self._options}
+        options["stopping_criteria"] = [self._goes_on]
         answer = self.model.generate(**inputs, **options)
         return [" ".join(text.split()) for text in self._read(answer, asked)]
+
+    def _goes_on(self, tokens: Any, scores: Any, **_: Any) -> Any:
+        """Asked after each token whether a text is at its end: never, but somebody may cancel."""
+        self._check()
+        return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
 
     def _placed(self, value: Any) -> Any:
         floats = value.is_floating_point()

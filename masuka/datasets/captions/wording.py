@@ -60,7 +60,7 @@ class Rules:
 
 
 def compose(said: str, rules: Rules, *, partial: str = "") -> str:
-    """The caption of one picture: styled, constant traits left out, the trigger word once.
+    """One caption: styled, constant traits left out, the trigger word once.
 
     `partial` is what a person had written; what the captioner did not say of it is worked in.
     """
