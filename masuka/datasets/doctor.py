@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from masuka.datasets import duplicates, outliers
@@ -23,10 +25,12 @@ from masuka.datasets.measures import VERSION
 Strictness = Literal["none", "basic", "strict"]
 Severity = Literal["bad", "doubtful"]
 Row = Mapping[str, Any]
-"""`sha256`, `scores`, `width`, `height`, and `edits` where the picture has a recipe."""
+"""`sha256`, `scores`, `width`, `height`; `edits` and `aside` where there are any."""
 Finding = dict[str, Any]
 """`sha256`, `kind`, `severity`, `about`, and `other_sha256` of the better of two alike."""
 Remedy = Literal["aside", "face", "half", "smart"]
+Thumbnail = Callable[[Row], Image.Image | None]
+"""A row's small picture, RGB; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -145,13 +149,15 @@ def examine(
     strictness: str = "basic",
     class_word: str = "",
     resolution_px: int = 0,
-    thumbnail: Callable[[Row], Image.Image | None] | None = None,
+    thumbnail: Thumbnail | None = None,
+    vectors: Mapping[str, npt.NDArray[Any]] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> list[Finding]:
     """Every finding of a set; [] with strictness none. Rows without scores are passed over.
 
     `resolution_px` is what a training will look at, 0 for the usual. `thumbnail` makes
-    comparing surer. `check` is called often and may raise, for example Stop.
+    comparing surer, and so do `vectors` of an embedder, by SHA-256. Pictures that are
+    `aside` say nothing about the others. `check` is called often and may raise Stop.
     """
     if strictness not in LIMITS:
         return []
@@ -161,16 +167,23 @@ def examine(
     people = shows_people(seen, class_word)
     found = [finding for row in seen for finding in _of_one(row, limits, target, people=people)]
     found += compare(seen, thumbnail=thumbnail, check=check)
-    odd = outliers.odd_ones([row["scores"] for row in seen])
-    found += [_finding(seen[number], "odd_one_out", "doubtful", distance=distance) for number, distance in odd]
+    found += _odd_ones([row for row in seen if not row.get("aside")], vectors or {})
     mended = {row["sha256"] for row in seen if (row.get("edits") or {}).get("crop")}
     return [f for f in found if f["kind"] not in MENDED_BY_CROP or f["sha256"] not in mended]
+
+
+def _odd_ones(rows: Sequence[Row], vectors: Mapping[str, npt.NDArray[Any]]) -> list[Finding]:
+    """Those like no other, by their vectors where all have one."""
+    whole = bool(rows) and all(row["sha256"] in vectors for row in rows)
+    stacked = np.stack([vectors[row["sha256"]] for row in rows]) if whole else None
+    odd = outliers.odd_ones([row["scores"] for row in rows], stacked)
+    return [_finding(rows[i], "odd_one_out", "doubtful", distance=distance) for i, distance in odd]
 
 
 def compare(
     rows: Sequence[Row],
     *,
-    thumbnail: Callable[[Row], Image.Image | None] | None = None,
+    thumbnail: Thumbnail | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> list[Finding]:
     """The findings about pictures that show the same; the lesser of two has the finding."""
@@ -192,7 +205,7 @@ def compare(
     return found
 
 
-def thumbnails_in(folder: Path) -> Callable[[Row], Image.Image | None]:
+def thumbnails_in(folder: Path) -> Thumbnail:
     """The thumbnail of a row, where intake left it in the set's folder."""
 
     def opened(row: Row) -> Image.Image | None:
@@ -230,12 +243,15 @@ def faces_of(row: Row) -> list[list[float]]:
     return [face for face in row["scores"].get("faces", []) if face[4] >= SURE_FACE]
 
 
-def worth(row: Row) -> tuple[float, float, float]:
-    """Which of two pictures alike to keep: more pixels, better JPEG, sharper; larger is better."""
+def worth(row: Row) -> tuple[bool, int, int, float]:
+    """Which of two pictures alike to keep, larger is better.
+
+    One that is kept already, with more pixels, a better JPEG, sharper.
+    """
     scores = row["scores"]
     # In steps of 1.4: a slight cut must not lose against heavy compression.
     size = round(2 * log2(max(1, row["width"] * row["height"])))
-    return (size, scores.get("jpeg_quality") or 100, scores["sharpness"])
+    return (not row.get("aside"), size, scores["jpeg_quality"] or 100, scores["sharpness"])
 
 
 def _of_one(row: Row, limits: Limits, target_px: int, *, people: bool) -> Iterator[Finding]:

@@ -62,7 +62,8 @@ def list_findings(
     Being like another picture is no finding once that one is set aside.
     """
     get_dataset(db, actor=actor, id=dataset_id)
-    where, values = "WHERE findings.dataset_id = ?", [dataset_id]
+    where = "WHERE findings.dataset_id = ?"
+    values: list[Any] = [dataset_id]
     if picture_ids is not None:
         where += f" AND picture_id IN ({', '.join('?' * len(picture_ids))})"
         values += list(picture_ids)
@@ -85,6 +86,18 @@ def count_findings(db: Store, *, actor: Actor, dataset_id: int) -> dict[str, int
     )
     with db.read() as conn:
         return {row["kind"]: row["number"] for row in conn.query(sql, [dataset_id])}
+
+
+def list_alike(db: Store, *, actor: Actor, dataset_id: int) -> dict[int, int]:
+    """For each kept picture that is like a better, kept one: that one's id."""
+    get_dataset(db, actor=actor, id=dataset_id)
+    sql = (
+        "SELECT picture_id, other_id FROM findings JOIN pictures ON pictures.id = picture_id "
+        "JOIN pictures AS other ON other.id = other_id "
+        "WHERE findings.dataset_id = ? AND NOT pictures.aside AND NOT other.aside ORDER BY picture_id"
+    )
+    with db.read() as conn:
+        return {row["picture_id"]: row["other_id"] for row in conn.query(sql, [dataset_id])}
 
 
 def delete_findings(

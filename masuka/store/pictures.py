@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -166,6 +167,18 @@ def count_shown(db: Store, *, actor: Actor, dataset_id: int) -> dict[str, int]:
         return dict(next(conn.query(sql, {"dataset": dataset_id})))
 
 
+def sample_pictures(db: Store, *, actor: Actor, dataset_id: int, most: int) -> list[Picture]:
+    """About `most` measured pictures of those that are kept, evenly out of all; raises NotFound."""
+    step = max(1, get_dataset(db, actor=actor, id=dataset_id).picture_count // most)
+    with db.read() as conn:
+        found = conn.query(
+            "SELECT * FROM pictures WHERE dataset_id = ? AND NOT aside AND id % ? = 0 AND scores != '{}' "
+            "ORDER BY id LIMIT ?",
+            [dataset_id, step, 2 * most],
+        )
+        return [decode(Picture, row) for row in found]
+
+
 def set_scores(db: Store, *, actor: Actor, id: int, scores: Mapping[str, Any]) -> None:
     """Records what was measured of a picture; raises NotFound."""
     actor.must_edit()
@@ -186,13 +199,25 @@ def set_edits(db: Store, *, actor: Actor, id: int, edits: Mapping[str, Any]) -> 
 def set_aside(db: Store, *, actor: Actor, ids: Iterable[int], aside: bool) -> int:
     """How many pictures were set aside, or taken back; raises NotFound, then none was."""
     actor.must_edit()
-    changed = 0
-    with db.write():
-        for id in dict.fromkeys(ids):
-            if get_picture(db, actor=actor, id=id).aside != aside:
-                set_row(db, "pictures", id, {"aside": aside, "updated_at": now_at()})
-                changed += 1
-    return changed
+    wanted = list(dict.fromkeys(ids))
+    listed = json.dumps(wanted)
+    with db.write() as conn:
+        there = "SELECT value FROM json_each(?)"
+        found = {
+            row["id"]: row["aside"]
+            for row in conn.query(
+                f"SELECT id, aside FROM pictures WHERE id IN ({there}) AND {visible(actor, 'pictures')}",  # noqa: S608
+                [listed],
+            )
+        }
+        for id in wanted:
+            if id not in found:
+                get_picture(db, actor=actor, id=id)
+        conn.execute(
+            f"UPDATE pictures SET aside = ?, updated_at = ? WHERE id IN ({there}) AND aside != ?",  # noqa: S608
+            [int(aside), now_at(), listed, int(aside)],
+        )
+    return sum(bool(before) != aside for before in found.values())
 
 
 def set_caption(db: Store, *, actor: Actor, id: int, caption: str) -> Picture:

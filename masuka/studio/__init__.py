@@ -25,6 +25,7 @@ from masuka.studio.captions import Captions
 from masuka.studio.characters import Characters
 from masuka.studio.context import Context
 from masuka.studio.datasets import Datasets
+from masuka.studio.doctor import Doctor
 from masuka.studio.edits import Edits
 from masuka.studio.images import Images
 from masuka.studio.jobs import Jobs
@@ -50,6 +51,7 @@ class Studio:
         self.characters = Characters(context)
         self.datasets = Datasets(context)
         self.captions = Captions(context)
+        self.doctor = Doctor(context)
         self.edits = Edits(context)
         self.training = Training(context)
         self.images = Images(context)
@@ -147,7 +149,7 @@ class Studio:
         return machine(self.workspace.root, device=self.settings.device)
 
     def media(self, kind: str, media_id: int, *, thumbnail: bool = False, original: bool = False) -> Path:
-        """The file of a picture (as edited), item, sample or preview that this person may see.
+        """The file of a picture (as edited), item, sample or preview of this person's.
 
         Raises NotFound when there is none, InvalidInput for an unknown kind.
         """

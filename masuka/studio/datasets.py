@@ -325,7 +325,7 @@ class Datasets:
         """
         return check.problems(
             self.get(dataset_id),
-            self.every_picture(dataset_id),
+            self._kept(dataset_id),
             resolve=self._file if read_files else self._context.workspace.resolve,
             resolution_px=resolution_px,
             read_files=read_files,
