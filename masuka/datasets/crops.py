@@ -37,7 +37,9 @@ _LEAST_DETAIL = 0.5
 
 @dataclass(frozen=True)
 class Face:
-    """A face's box in fractions of the picture; `score` 0–1 compares within one detector."""
+    """A face's box in fractions of the picture.
+
+    `score`, 0 to 1, compares within one detector."""
 
     x: float
     y: float
@@ -65,14 +67,14 @@ def faces_of(scores: Mapping[str, Any]) -> list[Face] | None:
 
 
 def focus_of(scores: Mapping[str, Any], width: int, height: int, edits: PictureEdits) -> Focus | None:
-    """What of the edited picture a bucket must keep: its largest face, with room around."""
+    """What of the edited picture a bucket must keep: its largest face, with room."""
     found = faces_of(scores)
     seen = through(focus_on(found[0]), width, height, edits) if found else None
     return None if seen is None else _within(*seen)
 
 
 def turned(found: Sequence[Face], width: int, height: int, edits: PictureEdits) -> list[Face]:
-    """Where the faces of the stored picture lie in the edited one, those cut away left out."""
+    """Where the picture's faces lie once it is edited, those cut away left out."""
     boxes = [
         (through((f.x, f.y, f.x + f.width, f.y + f.height), width, height, edits), f.score) for f in found
     ]

@@ -27,7 +27,7 @@ _MASK, _MATTE = "mask_sha256", "matte_sha256"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to a picture; the sums are of the files of its mask and its cut-out."""
+    """What is done to a picture; the sums are of its mask's and its cut-out's files."""
 
     edits: PictureEdits = field(default_factory=PictureEdits)
     mask_sha256: str = ""
@@ -72,7 +72,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Rendered:
-    """The picture as it is shown and learnt from; `weights` (L) is white where it counts."""
+    """The picture as it is shown and learnt from; `weights` is white where it counts."""
 
     image: Image.Image
     weights: Image.Image | None = None
@@ -111,7 +111,7 @@ def edited_size(width: int, height: int, edits: PictureEdits) -> tuple[int, int]
 
 
 def through(box: Focus, width: int, height: int, edits: PictureEdits) -> Focus | None:
-    """Where a box of the stored picture lies in the rendered one; None where it is cut away.
+    """Where a box of the stored picture is in the rendered one; None where cut away.
 
     Boxes are fractions; a straightened one is the box around the turned box.
     """

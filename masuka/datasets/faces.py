@@ -100,7 +100,7 @@ def download_params(models: Path) -> dict[str, Any]:
 
 
 class Cascades:
-    """The Haar cascades that OpenCV 4 installs; raises RuntimeError where they are not."""
+    """The Haar cascades that OpenCV 4 installs; raises RuntimeError without them."""
 
     def __init__(self) -> None:
         self._front = _cascade("haarcascade_frontalface_alt2.xml")

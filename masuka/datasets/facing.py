@@ -25,7 +25,7 @@ def work(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """In how many pictures a face was found, and a sentence for each that could not be read.
+    """In how many pictures a face was found, and what could not be read.
 
     Raises Conflict where there is no detector.
     """

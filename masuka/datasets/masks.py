@@ -57,7 +57,7 @@ def read_mask(png: bytes, width: int, height: int) -> Image.Image:
 
 
 def keep(mask: Image.Image, kind: Kind, folder: Path, picture_sha256: str) -> str:
-    """The sum of the kept file, which lies at `file_of` it; `folder` is the data set's."""
+    """The sum of the kept file, which lies at `file_of` it in the data set's folder."""
     buffer = io.BytesIO()
     mask.save(buffer, "PNG", optimize=False)
     sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()

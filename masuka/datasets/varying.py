@@ -35,7 +35,7 @@ _SLIGHT = 0.08
 
 @dataclass(frozen=True)
 class Variation:
-    """What is done to one variant; the factors are 1 and the crop whole where nothing is."""
+    """What is done to one variant; factors are 1 and the crop whole for nothing."""
 
     flip: bool = False
     brightness: float = 1.0
@@ -85,7 +85,7 @@ PLAIN = Variation()
 def variation(
     augment: Augment, *, seed: int, name: str, number: int, focus: Focus | None = None
 ) -> Variation:
-    """Variant `number` of the picture of that name; what is in focus is never cropped away."""
+    """Variant `number` of the picture of that name; its focus is never cropped away."""
     if number == 0 or not augment.is_on:
         return PLAIN
     chance = random.Random(f"{seed}/vary/{name}/{number}")
@@ -135,7 +135,7 @@ def one_sidedness(pictures: Iterable[tuple[Image.Image, Sequence[Face]]]) -> flo
 
 
 def warning(pictures: Iterable[tuple[Image.Image, Sequence[Face]]], captions: Iterable[str]) -> str:
-    """Why mirroring may harm these pictures, as a sentence; '' where nothing speaks against it."""
+    """Why mirroring may harm these pictures, as a sentence; '' where it may not."""
     sided = sum(any(word in {"left", "right"} for word in caption.lower().split()) for caption in captions)
     if one_sidedness(pictures) >= ONE_SIDED:
         return (

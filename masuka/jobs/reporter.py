@@ -48,7 +48,7 @@ class Reporter(Protocol):
         """A file that stays: sample, checkpoint, item, adapter, picture."""
 
     def tell(self, noun: str, **about: Any) -> None:
-        """What was found out about rows that are there: scores, faces, findings, caption, cut_out."""
+        """What was found out about rows: scores, faces, findings, caption, cut_out."""
 
     def note(self, text: str) -> None:
         """One line for the person, kept in the job's log."""

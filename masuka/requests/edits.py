@@ -16,7 +16,7 @@ Crop = tuple[float, float, float, float]
 
 
 def clean_crop(value: Any) -> Crop | None:
-    """A crop from four numbers or a text like '0.1, 0, 0.9, 1', None for the whole picture.
+    """A crop from four numbers or a text like '0.1, 0, 0.9, 1', None for all.
 
     Raises InvalidInput.
     """
@@ -46,7 +46,7 @@ def _wrong_crop(message: str) -> InvalidInput:
 
 
 class PictureEdits(Request):
-    """How a picture is changed before it is shown and learnt from; the file stays as it is.
+    """How a picture is changed to be shown and learnt from; its file stays as it is.
 
     In this order: turn, straighten, crop, flip, size; the background before all of them.
     """

@@ -59,7 +59,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Changed:
-    """A picture that is learnt from in another way now; `what` names caption, edits, face."""
+    """A picture that is learnt from otherwise now; `what`: caption, edits, face."""
 
     name: str
     sha256: str
@@ -68,7 +68,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class Difference:
-    """A run's content against its data set now; `sentences` say it, [] for no difference.
+    """A run's content against its data set now; `sentences` is empty for the same.
 
     `gone` pictures have no file any more, `left_out` ones are only set aside or taken out,
     `added` ones came later. `problem` says why the run cannot be done again, '' where it can.
@@ -117,7 +117,7 @@ def recorded(row: Mapping[str, Any], *, dataset_id: int | None, character_id: in
 
 
 def difference(then: Content, now: Content | None, gone: Collection[str]) -> Difference:
-    """How the content differs; `now` is None where the set is gone, `gone` are sums of lost files."""
+    """How the content differs; `now` is None without a set, `gone` are lost sums."""
     here = {} if now is None else {p["sha256"]: p for p in now.pictures}
     changed, left_out, kept = [], [], 0
     for picture in then.pictures:

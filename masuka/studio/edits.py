@@ -93,7 +93,7 @@ class Edits:
         return len(changed)
 
     def crop_to(self, picture_ids: Sequence[int], part: Part) -> int:
-        """How many pictures were cropped to the face, half of the body, the body or what matters.
+        """How many pictures were cropped to face, half of the body, body or what matters.
 
         Pictures without a face stay as they are; 'smart' crops them to where their detail
         is. Raises InvalidInput when none of them was cropped.
@@ -142,7 +142,7 @@ class Edits:
         return self._keep(picture, Recipe(recipe.edits, sha256, recipe.matte_sha256))
 
     def mask(self, picture_id: int) -> Path | None:
-        """The mask's file, white where it counts, in the picture's own size; None for none."""
+        """The mask's file, white where it counts, of the picture's size; None for none."""
         picture = self._datasets.picture(picture_id)
         return self._kept(picture, "masks", Recipe.from_row(picture.edits).mask_sha256)
 
@@ -200,7 +200,7 @@ class Edits:
         )
 
     def convert(self, picture_id: int, to: Path) -> Path:
-        """The picture as edited, written to that file; its ending says how: png, jpg, webp.
+        """The picture as edited in that file; its ending says how: png, jpg, webp.
 
         Raises InvalidInput for another ending, Conflict where there is a file already.
         """

@@ -75,7 +75,7 @@ class Training:
         return self._start(wanted, content.of(dataset, pictures), dataset.name, key)
 
     def repeat(self, run_id: int, *, key: str | None = None, **values: Any) -> Job:
-        """The same training once more, from what it learnt from then, with settings changed.
+        """The same training once more, from what it learnt then; `values` change settings.
 
         Its data set may have changed or be gone. Raises Conflict when its pictures are gone,
         or for a training of before MASUKA recorded where they lay.
@@ -94,7 +94,7 @@ class Training:
         return self._start(wanted, then, run.name, key)
 
     def content(self, run_id: int) -> Difference:
-        """What the run learnt from, compared with its data set as it is now; raises NotFound."""
+        """What the run learnt from, against its data set as it is now; raises NotFound."""
         run = self.run(run_id)
         then = content.recorded(run.content, dataset_id=run.dataset_id, character_id=run.character_id)
         now = None

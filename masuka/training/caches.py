@@ -90,7 +90,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The pictures of one shape as they are, which picture each row is, and their variants."""
+    """The pictures of one shape, which picture each row is, and their variants."""
 
     shape: Shape
     posterior: Mapping[str, Tensor]

@@ -44,7 +44,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a bucket shows: pixels (3, H, W) in [-1, 1], weights (1, H, W) in 0–1 or None."""
+    """What a bucket shows: pixels (3, H, W) in [-1, 1], weights (1, H, W) or None."""
 
     pixels: Tensor
     weights: Tensor | None
@@ -57,7 +57,7 @@ def pictures_of(params: Mapping[str, Any]) -> list[Picture]:
 
 
 def check_pictures(pictures: Sequence[Picture], reporter: Reporter) -> list[tuple[int, int]]:
-    """(width, height) of every edited picture, each file read whole and compared with its hash.
+    """(width, height) of each edited picture; every file is read and compared.
 
     Raises InvalidInput, naming the file, for the first that is missing, changed or damaged.
     """
@@ -85,7 +85,7 @@ def seen(picture: Picture, shape: Shape, variation: Variation = PLAIN) -> Seen:
 
 
 def place_of(picture: Picture, size: tuple[int, int], shape: Shape) -> tuple[int, int] | None:
-    """Where the bucket is cut from the scaled picture; None for the usual place, its middle."""
+    """Where the bucket is cut from the scaled picture; None for its middle."""
     cut = cut_of(*size, shape, picture.focus)
     return None if cut == cut_of(*size, shape) else cut
 

@@ -193,7 +193,7 @@ REQUIRED_BY_NAME = {
     "PIL": "pillow", "dotenv": "python-dotenv", "pynvml": "nvidia-ml-py", "sqlite_utils": "sqlite-utils",
     "annotated_types": "pydantic", "pydantic_core": "pydantic", "starlette": "gradio", "fastapi": "gradio",
     "uvicorn": "gradio", "tokenizers": "transformers", "numpy": "diffusers", "tqdm": "huggingface_hub",
-    "httpx": "gradio", "argon2": "argon2-cffi",
+    "httpx": "gradio", "argon2": "argon2-cffi", "cv2": "opencv-python-headless", "pi_heif": "pi-heif",
 }  # fmt: skip
 """Import name to the line of requirements.txt that brings it."""
 
