@@ -77,13 +77,15 @@ def entries_of(pictures: Sequence[PictureRow], resolve: Resolve) -> list[Entry]:
     ]  # fmt: skip
 
 
-def export(dataset: DatasetRow, pictures: Sequence[PictureRow], *, to: Path, resolve: Resolve) -> Path:
-    """The zip that was written to `to`: every picture, its caption, and dataset.json.
+def export(
+    dataset: DatasetRow, pictures: Sequence[PictureRow], *, to: Path, resolve: Resolve, layout: str = "zip"
+) -> Path:
+    """The zip that was written to `to`: every picture with its caption, in that layout.
 
     It appears under its name only when it is whole. Raises NotFound for a picture whose
     file is gone.
     """
-    return write(about_of(dataset), entries_of(pictures, resolve), to=to)
+    return write(about_of(dataset), entries_of(pictures, resolve), to=to, layout=layout)
 
 
 def write(

@@ -40,6 +40,7 @@ SECONDS_EACH = 120.0
 IN_FLIGHT_EACH = 3
 _SECONDS_BETWEEN_CHECKS = 0.1
 _READY = b"ready\n"
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 Function = Callable[[dict[str, Any]], dict[str, Any]]
 Item = Mapping[str, Any] | MasukaError
@@ -273,7 +274,7 @@ def _started(name: str, folder: Path) -> subprocess.Popen[bytes]:
     package = str(Path(masuka.__file__).parent.parent)
     places = dict.fromkeys([package, *(place for place in sys.path if place)])
     # One thread each, for there is a process for each core; libraries would take all cores again.
-    more = {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    more = {"PYTHONPATH": os.pathsep.join(places), **dict.fromkeys(_THREADS, "1")}
     return subprocess.Popen(
         [sys.executable, "-P", "-m", __name__, name],
         stdin=subprocess.PIPE,

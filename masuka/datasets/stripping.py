@@ -23,8 +23,8 @@ def without_metadata(data: bytes, name: str) -> bytes | None:
 
 
 def _jpeg(data: bytes) -> bytes | None:
-    kept = bytearray(b"\xff\xd8")
-    at = 2
+    kept: list[bytes | memoryview] = [b"\xff\xd8"]
+    view, at = memoryview(data), 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:
@@ -38,13 +38,13 @@ def _jpeg(data: bytes) -> bytes | None:
             if after is None:
                 return None
             end = after.start()
-            kept += data[at:end]
+            kept.append(view[at:end])
             if data[end + 1] == _EOI:
-                return bytes(kept + b"\xff\xd9")
+                return b"".join([*kept, b"\xff\xd9"])
         elif marker == _APP0:
-            kept += _without_thumbnail(data[at:end])
+            kept.append(_without_thumbnail(data[at:end]))
         elif marker == _APP14 or (marker not in _APPLICATION and marker != _COM):
-            kept += data[at:end]
+            kept.append(view[at:end])
         at = end
     return None
 

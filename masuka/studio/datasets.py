@@ -284,14 +284,15 @@ class Datasets:
             rendered.forget(self._folder(picture.dataset_id), picture.sha256)
         return len(gone)
 
-    def export(self, dataset_id: int, to: Path, *, left_bytes: int = 0) -> Path:
-        """The zip at `to` with every kept picture, its .txt caption and a side-car.
+    def export(self, dataset_id: int, to: Path, *, layout: str = "zip", left_bytes: int = 0) -> Path:
+        """The zip at `to` with every kept picture and its caption, in one of the layouts.
 
         Raises OutOfDisk when less than `left_bytes` would be left of the disk.
         """
         dataset, kept = self.get(dataset_id), self._kept(dataset_id)
         must_have_room(to.parent, sum(picture.bytes for picture in kept), left_bytes=left_bytes)
-        return exchange.export(dataset, kept, to=to, resolve=self._file)
+        wanted = ExportDataset.parse({"dataset_id": dataset_id, "layout": layout})
+        return exchange.export(dataset, kept, to=to, resolve=self._file, layout=wanted.layout)
 
     def export_job(self, dataset_id: int, layout: str = "zip") -> Job:
         """The job that packs the kept pictures with captions as zip, kohya or imagefolder.
