@@ -31,8 +31,8 @@ from masuka.errors import (
 from masuka.jobs.reporter import Reporter
 from masuka.models import loading
 
-KEPT = "captions.jsonl"
-"""In the job's folder: what was said so far, one picture a line."""
+KEPT = "captions.said"
+"""In the job's folder: what was said so far, one picture a line. Attempts sweep up .jsonl files."""
 _FATAL = (OutOfMemory, AccessDenied)
 """What is wrong with every picture alike, so that asking about the next one helps nobody."""
 _GIVES_UP_AFTER = 5
