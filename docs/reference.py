@@ -27,13 +27,15 @@ from masuka.requests.datasets import (  # noqa: E402
     EditCaptions,
     UpdateDataset,
 )
+from masuka.requests.doctor import KeepBest, LookAfter  # noqa: E402
 from masuka.requests.edits import Augment, PictureEdits  # noqa: E402
 from masuka.requests.images import DrawImages  # noqa: E402
 from masuka.requests.training import TrainImage  # noqa: E402
 
 FILE = ROOT / "docs" / "reference.md"
 REQUESTS: tuple[type[Request], ...] = (
-    CreateCharacter, CreateDataset, UpdateDataset, AddPictures, EditCaptions, PictureEdits, Augment, TrainImage, DrawImages,
+    CreateCharacter, CreateDataset, UpdateDataset, AddPictures, EditCaptions, PictureEdits, Augment, LookAfter,
+    KeepBest, TrainImage, DrawImages,
 )  # fmt: skip
 VARIABLES = {
     "MASUKA_HOME": "The workspace: the folder of everything MASUKA keeps. Default: the system's place for data.",

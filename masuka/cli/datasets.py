@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from masuka.cli import captions as caption_commands
 from masuka.cli import show
 from masuka.cli.command import Answer, command
 from masuka.datasets.sidecars import read_text
@@ -16,6 +17,7 @@ from masuka.store.jobs import Job
 from masuka.studio import Studio
 
 group = typer.Typer(help="Data sets: pictures and their captions.", no_args_is_help=True)
+group.add_typer(caption_commands.group, name="caption")
 
 
 @command(group, "create", request=CreateDataset, argument="name")
@@ -94,14 +96,6 @@ def edit_captions(studio: Studio, dataset_id: int, values: dict[str, object]) ->
     chosen = tuple(p.id for p in studio.datasets.every_picture(studio.datasets.get(dataset_id).id))
     changed = studio.datasets.edit_captions(picture_ids=chosen, **values) if chosen else 0
     return Answer({"changed": changed}, f"{changed} captions changed.")
-
-
-@command(group, "check")
-def check(studio: Studio, dataset_id: int) -> Answer:
-    """Says what stands in the way of a good training."""
-    problems = studio.datasets.check(dataset_id)
-    text = "\n".join(problems) or "Nothing stands in the way."
-    return Answer({"problems": problems}, text, code=1 if problems else 0)
 
 
 @command(group, "export")

@@ -20,7 +20,10 @@ from masuka.jobs.reporter import Reporter
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
-    """The pictures of a set as lines of JSON; 10,000 with their measures are too many for params."""
+    """A file with the pictures of a set as lines of JSON.
+
+    10,000 of them with their measures are too many for a job's params.
+    """
     part = file.with_suffix(".part")
     with part.open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(row) + "\n" for row in rows)
@@ -28,7 +31,7 @@ def write_rows(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
 
 
 def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """How many pictures were measured, could not be read, and have findings of each kind."""
+    """How many pictures were measured, those unreadable, findings of each kind."""
     with Path(params["rows"]).open(encoding="utf-8") as lines:
         rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
     measured, unreadable = _measure(rows, reporter)
@@ -63,7 +66,7 @@ def _vectors(
 
 
 def measure_file(item: dict[str, Any]) -> dict[str, Any]:
-    """The scores of a stored picture; runs in a process of the pool. Raises InvalidInput."""
+    """The scores of a stored picture, in a process of the pool; raises InvalidInput."""
     _, _, about = seen(read_file(Path(item["file"]), LARGEST_BYTES))
     return {"scores": about["scores"]}
 

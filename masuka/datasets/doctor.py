@@ -35,7 +35,7 @@ Thumbnail = Callable[[Row], Image.Image | None]
 
 @dataclass(frozen=True)
 class KindOfFinding:
-    """A finding in words: for a chip, for an explanation, and on the button that helps.
+    """A finding in words: on a chip, explained, and on the button that helps.
 
     `does` is what the button does to all pictures of the kind: set aside, or crop.
     """
@@ -153,11 +153,12 @@ def examine(
     vectors: Mapping[str, npt.NDArray[Any]] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> list[Finding]:
-    """Every finding of a set; [] with strictness none. Rows without scores are passed over.
+    """Every finding of a set; [] with strictness none.
 
-    `resolution_px` is what a training will look at, 0 for the usual. `thumbnail` makes
-    comparing surer, and so do `vectors` of an embedder, by SHA-256. Pictures that are
-    `aside` say nothing about the others. `check` is called often and may raise Stop.
+    Rows without scores are passed over; pictures that are `aside` say nothing about the
+    others. `resolution_px` is what a training will look at, 0 for the usual. `thumbnail`
+    makes comparing surer, and so do `vectors` of an embedder, by SHA-256. `check` is
+    called often and may raise Stop.
     """
     if strictness not in LIMITS:
         return []
@@ -186,7 +187,7 @@ def compare(
     thumbnail: Thumbnail | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> list[Finding]:
-    """The findings about pictures that show the same; the lesser of two has the finding."""
+    """The findings about pictures that show the same; the lesser of two has it."""
     flat = [{**row["scores"], "width": row["width"], "height": row["height"]} for row in rows]
     seen = None if thumbnail is None else lambda number: thumbnail(rows[number])
     found: list[Finding] = []
@@ -224,7 +225,7 @@ def measured(row: Row) -> bool:
 
 
 def usual_resolution(rows: Sequence[Row]) -> int:
-    """TARGET_PX, or 0 (ask nothing) for a set that is small throughout, as Pocket's are."""
+    """TARGET_PX, or 0 (ask nothing) for a set that is small throughout, as Pocket's."""
     sides = [(row["width"] * row["height"]) ** 0.5 for row in rows]
     return TARGET_PX if sides and median(sides) >= TARGET_PX else 0
 

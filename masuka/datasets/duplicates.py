@@ -47,7 +47,7 @@ _UNSEEN_BITS, _UNSEEN_LIKE = 4, 0.99
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures, by index, that show the same; of a cut, `second` is what was cut out."""
+    """Two pictures, by index, that show the same; `second` may be cut from `first`."""
 
     first: int
     second: int
@@ -97,7 +97,7 @@ def find(
 
 
 def windows(*, cuts: bool) -> list[Window]:
-    """The parts of a picture that another may be; with `cuts` down to half of each side."""
+    """The parts of a picture that another may be; `cuts` go down to half of each side."""
     found = [WHOLE]
     for width, height in ((0.93, 0.93), (0.93, 1.0), (1.0, 0.93)):
         found += [

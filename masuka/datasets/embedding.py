@@ -30,7 +30,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Embedder(Protocol):
-    """Turns RGB pictures into rows of numbers: (N, D); alike pictures point the same way."""
+    """Turns RGB pictures into rows of numbers, (N, D); alike ones point the same way."""
 
     def embed(self, pictures: Sequence[Image.Image]) -> Vectors: ...
 
@@ -82,7 +82,7 @@ def embedded(
     *,
     check: Callable[[], None],
 ) -> dict[str, Vectors]:
-    """The vector of each row that has a thumbnail, by SHA-256; `check` may raise between batches."""
+    """The vector of each row that has a thumbnail, by SHA-256; `check` may raise."""
     found: dict[str, Vectors] = {}
     for batch in _batches(rows, thumbnail):
         check()

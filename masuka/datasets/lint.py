@@ -50,13 +50,13 @@ def lint(
 
 
 def summary(found: Mapping[int, list[str]]) -> list[str]:
-    """One sentence for each kind of problem, with its number of captions, the most first."""
+    """One sentence for each problem, with its number of captions, the most first."""
     counts = Counter(sentence for sentences in found.values() for sentence in dict.fromkeys(sentences))
     return [f"{'1 caption' if n == 1 else f'{n:,} captions'}: {sentence}" for sentence, n in counts.most_common()]
 
 
 def tokens(caption: str) -> int:
-    """About how many tokens an encoder makes of it: words in pieces of some six letters.
+    """About how many tokens an encoder makes of it: pieces of some six letters.
 
     Within a fifth of CLIP's and T5's counts for English sentences; names take more.
     """

@@ -73,7 +73,7 @@ def measure(
 
 
 def jpeg_quality(quantization: Mapping[int, Sequence[int]]) -> int | None:
-    """The quality, 1 to 100, whose luminance table these quantisation tables come nearest.
+    """The quality, 1 to 100, whose luminance table comes nearest to these tables.
 
     None without tables. Exact for encoders that scale the standard's own tables, such as
     libjpeg; by the sum of the table, which does not depend on the order of its values.

@@ -66,7 +66,7 @@ def lay(first: Image.Image, second: Image.Image, window: Window) -> Match | None
 
 
 def difference(one: Pixels, other: Pixels, transform: Transform, inside: npt.NDArray[np.bool_]) -> float:
-    """How strongly the worst thousandth of `other` differs from what lies under it, 0 to 255.
+    """How much the worst thousandth of `other` differs from what is under it, to 255.
 
     Light is matched first; half a pixel to each side is forgiven.
     """

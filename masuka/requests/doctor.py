@@ -19,6 +19,6 @@ class LookAfter(Request):
 
 
 class KeepBest(Request):
-    """How many pictures of a set to keep; the others are set aside, nothing is deleted."""
+    """How many pictures of a set to keep; the others are set aside, not deleted."""
 
     count: int = field(25, help="How many of the best, most different pictures to keep.", ge=1, le=10_000)

@@ -155,7 +155,7 @@ def count_pictures(db: Store, *, actor: Actor, dataset_id: int) -> int:
 
 
 def count_shown(db: Store, *, actor: Actor, dataset_id: int) -> dict[str, int]:
-    """How many are kept, set aside, doubtful (kept, with a finding) and not measured yet."""
+    """How many are kept, aside, doubtful (kept, with a finding) and not measured yet."""
     get_dataset(db, actor=actor, id=dataset_id)
     sql = f"""
         SELECT count(*) FILTER (WHERE NOT aside) AS kept, count(*) FILTER (WHERE aside) AS aside,
@@ -168,7 +168,7 @@ def count_shown(db: Store, *, actor: Actor, dataset_id: int) -> dict[str, int]:
 
 
 def sample_pictures(db: Store, *, actor: Actor, dataset_id: int, most: int) -> list[Picture]:
-    """About `most` measured pictures of those that are kept, evenly out of all; raises NotFound."""
+    """About `most` measured pictures of the kept ones, evenly; raises NotFound."""
     step = max(1, get_dataset(db, actor=actor, id=dataset_id).picture_count // most)
     with db.read() as conn:
         found = conn.query(

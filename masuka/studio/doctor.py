@@ -29,8 +29,9 @@ _ROWS = "doctor.jsonl"
 
 @dataclass(frozen=True)
 class Report:
-    """`counts` are kept pictures by kind of finding, `doubtful` kept ones with any finding.
+    """How a set is: what was found, and how it was judged.
 
+    `counts` are kept pictures by kind of finding, `doubtful` kept ones with any finding.
     `sentences` are what a person should know, worst first; `notes` how it was judged.
     """
 
@@ -45,7 +46,7 @@ class Report:
 
 @dataclass(frozen=True)
 class RemedyOffered:
-    """A remedy for every picture with one kind of finding: the button, and what it does."""
+    """A remedy for all pictures with one kind of finding: its button, what it does."""
 
     label: str
     does: Remedy
@@ -59,7 +60,7 @@ class Doctor:
         self._jobs = Jobs(context)
 
     def look(self, dataset_id: int) -> Job:
-        """The job that measures what is new and compares all; the one that is waiting already."""
+        """The job that measures what is new and compares all; the same while it waits."""
         self._context.actor.must_edit()
         dataset = self._dataset(dataset_id)
         waiting = self._jobs.list(dataset_id=dataset_id, kind="check_dataset", states=["queued"], limit=1)
@@ -128,7 +129,7 @@ class Doctor:
         )  # fmt: skip
 
     def findings(self, picture_ids: Sequence[int]) -> dict[int, list[Finding]]:
-        """The findings of these pictures, the gravest first; pictures without any are left out."""
+        """The findings of these pictures, gravest first; those without are left out."""
         store, actor = self._context.store, self._context.actor
         sets: dict[int, list[int]] = {}
         for id in picture_ids:
