@@ -156,7 +156,8 @@ def tags(studio: Studio, dataset_id: int) -> str:
 
 
 def found_in(studio: Studio, shown: Shown, find: str) -> int:
-    """How many of the captions hold this text, as it is written."""
+    """How many of the captions hold this text, as it is written; raises NotFound for the set."""
+    studio.datasets.get(shown.dataset_id)
     marks = problems_of(studio, shown.dataset_id) if shown.only_problems else {}
     return sum(find in p.caption for p in chosen(studio, shown, marks)) if find else 0
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import zipfile
 from collections.abc import Callable, Sequence
 
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Locator, Page, expect
 
 from masuka.pocket.world import draw, sample_scene
 from masuka.store import pictures
@@ -277,7 +278,7 @@ def test_the_editor_is_accessible(full: App, visit: Visit, scheme: str) -> None:
 
 
 def test_a_phone_writes_captions(full: App, visit: Visit) -> None:
-    dataset, one, two = make_set(full, "Phone", ["mira7x robot", HOSTILE[4]])
+    dataset, one, _ = make_set(full, "Phone", ["mira7x robot", HOSTILE[4]])
     page = captions_of(visit, full, dataset, size=PHONE)
     text(page, one).tap()
     page.keyboard.press("End")
@@ -286,3 +287,86 @@ def test_a_phone_writes_captions(full: App, visit: Visit) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     box = page.locator("textarea.write").bounding_box()
     assert box is not None and box["width"] > 200
+
+
+def test_a_captioner_writes_what_is_missing_and_is_taken_back(full: App, visit: Visit) -> None:
+    dataset, one, two = make_set(full, "Written", ["", "mira7x robot, by hand"])
+    page = captions_of(visit, full, dataset)
+    page.locator(".captions-bar").get_by_role("button", name="Write captions").click()
+    expect(page.get_by_label("Pocket", exact=True)).to_be_checked()
+    page.get_by_text("more captioners, not ready yet").click()
+    expect(page.locator(".captioner").filter(has_text="Florence-2")).to_contain_text("is not on this machine")
+    expect(page.get_by_label("Florence-2")).to_be_disabled()
+    assert not findings(page)
+    page.get_by_label("Which pictures").select_option("empty")
+    page.locator("#captions-write-go").click()
+    expect(page.locator(".captioning .job")).to_be_visible()
+    expect(text(page, one)).to_contain_text("mira7x")
+    expect(page.locator(f".caption[data-id='{one}']")).to_contain_text("Pocket")
+    expect(text(page, two)).to_have_text("mira7x robot, by hand")
+    expect(page.locator(".captioning .job")).to_have_count(0)
+    text(page, two).focus()
+    page.keyboard.press("Control+z")
+    expect(page.locator(".toast").last).to_contain_text("captions by Pocket. 1 caption is as before.")
+    expect(text(page, one)).to_have_text("")
+
+
+def test_what_a_captioner_could_not_do_is_said_and_tried_again(full: App, visit: Visit) -> None:
+    dataset, one, _ = make_set(full, "Failed", ["mira7x one", "mira7x two"])
+    with Studio.open(full.settings) as studio:
+        pictures.set_told_caption(
+            studio.store, actor=studio.actor, id=one, caption=None, caption_from="", problem="The file is damaged <b>."
+        )
+    page = captions_of(visit, full, dataset)
+    expect(page.locator(".captioning")).to_contain_text("1 picture could not be captioned.")
+    page.get_by_role("button", name="Show them").click()
+    expect(page.locator(".caption")).to_have_count(1)
+    expect(page.locator(f".caption[data-id='{one}'] .marks-cell")).to_contain_text("The file is damaged <b>.")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".toast").last).to_contain_text("1 picture once more.")
+    job = page.locator(".captioning .job")
+    expect(job).to_contain_text("Captions by Pocket for Failed")
+    job.get_by_role("button", name="Cancel").click()
+    expect(job).to_have_count(0)
+
+
+def test_what_the_trainer_sees(full: App, visit: Visit) -> None:
+    dataset, *_ = make_set(full, "Seen", ["{trigger} {class} <b>", "mira7x"], shape=(512, 128))
+    page = visit(full, tab="datasets", dataset=dataset, part="trainer")
+    tiles = page.locator("#page-datasets .tile.seen")
+    expect(tiles).to_have_count(2)
+    expect(page.locator(".buckets tbody tr")).to_have_text(["128 × 1282"])
+    expect(tiles.first).to_contain_text("mira7x robot <b>")
+    expect(tiles.first).to_contain_text("75% cut off")
+    frame, window = (tiles.first.locator(f".{name}").bounding_box() for name in ("frame", "window"))
+    assert frame is not None and window is not None
+    assert abs(frame["width"] / frame["height"] - 4) < 0.1
+    assert abs(window["x"] - frame["x"] - 0.375 * frame["width"]) < 1
+    assert abs(window["width"] - frame["width"] / 4) < 1
+    assert not findings(page)
+    page.get_by_label("Base model").select_option("flux1-dev")
+    expect(tiles.first).to_contain_text("enlarged")
+    expect(page.locator(".notice.warn")).to_contain_text("2 pictures are enlarged")
+    page.get_by_label("Resolution").fill("100000")
+    page.keyboard.press("Tab")
+    expect(page.locator("#trainer-form-px-error")).to_contain_text("Resolution must be")
+    page.get_by_label("Resolution").fill("256")
+    page.keyboard.press("Tab")
+    page.wait_for_url("**px=256**")
+
+
+def test_a_set_is_packed_and_fetched(full: App, visit: Visit) -> None:
+    dataset, *_ = make_set(full, "Packed", ["mira7x one"])
+    page = visit(full, size=PHONE, tab="datasets", dataset=dataset, part="export")
+    page.get_by_label("Imagefolder").check(force=True)
+    page.get_by_role("button", name="Pack for download").click()
+    link = page.locator("#datasets-exports").get_by_role("link", name="Download")
+    expect(link).to_be_visible()
+    with page.expect_download() as waiting:
+        link.click()
+    with zipfile.ZipFile(waiting.value.path()) as archive:
+        assert any(name.endswith("metadata.jsonl") for name in archive.namelist())
+    expect(page.get_by_role("button", name="Send to Hugging Face")).to_be_disabled()
+    expect(page.get_by_text("There is no Hugging Face token yet.")).to_be_visible()
+    assert not findings(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

@@ -35,6 +35,7 @@ class Knock:
     viewer: int
     editor: int
     owner: int
+    content: bytes = b"x"
 
 
 def each_route(app: FastAPI) -> Iterator[tuple[str, str]]:
@@ -154,6 +155,11 @@ def knocks(ids: Mapping[str, int]) -> list[Knock]:
         Knock("GET", f"/fragment/picture/{ids['picture']}", **seen),
         Knock("GET", "/fragment/items?before=99999", **all_may),
         Knock("GET", f"/fragment/pictures/{ids['dataset']}", **seen),
+        *(
+            Knock("GET", f"/fragment/{what}/{ids['dataset']}", **seen)
+            for what in ("captions", "found", "tags", "trainer", "captioners")
+        ),
+        Knock("PUT", f"/caption/{ids['picture']}", other=404, viewer=403, editor=200, owner=200, content=b'{"text": "x"}'),
         Knock("PUT", f"/upload/{BATCH}/0?name=a.png", **makers),
         Knock("GET", f"/download/item/{ids['item']}", **seen),
         Knock("GET", f"/download/items?ids={ids['item']}", **seen),
@@ -164,7 +170,7 @@ def knocks(ids: Mapping[str, int]) -> list[Knock]:
     ]
 
 
-OWN = ("/media/", "/drawing/", "/fragment/", "/upload/", "/download/")
+OWN = ("/media/", "/drawing/", "/fragment/", "/upload/", "/download/", "/caption/")
 
 
 def test_each_route_of_ours_is_knocked_at(served: Served, theirs: Mapping[str, int]) -> None:
@@ -189,7 +195,7 @@ def test_each_visitor_gets_what_is_theirs_and_nothing_else(
 ) -> None:
     client = anonymous if visitor == "anonymous" else browser_of(people[visitor])
     for knock in knocks(theirs):
-        answer = client.request(knock.method, knock.path, content=b"x" if knock.method == "PUT" else None)
+        answer = client.request(knock.method, knock.path, content=knock.content if knock.method == "PUT" else None)
         wanted = 401 if visitor == "anonymous" else getattr(knock, visitor)
         assert answer.status_code == wanted, f"{visitor}: {knock.method} {knock.path}"
 

@@ -230,10 +230,12 @@
     if (edit) show(edit); else count(line, text);
   };
   const load = async () => {
+    clearTimeout(typedTimer);
     const mine = ++loading, asked = query();
     const address = grid.dataset.first + "?" + new URLSearchParams(asked);
     const page = await fetchPage(address);
     if (mine !== loading || !grid) return;
+    leave();
     const place = grid.querySelector("[data-rows]");
     pages = [];
     if (!page) { place.replaceChildren(trouble()); return; }
