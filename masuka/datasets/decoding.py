@@ -22,13 +22,12 @@ from typing import Any
 from PIL import Image, JpegImagePlugin
 
 from masuka.datasets.colours import profile_to_apply, to_rgb
-from masuka.datasets.stripping import without_metadata
+from masuka.datasets.stripping import MOST_SCANS, without_metadata
 from masuka.errors import InvalidInput
 
 LARGEST_BYTES = 50_000_000
 LARGEST_PIXELS = 40_000_000
 SMALLEST_SIDE_PX = 16
-MOST_SCANS = 500
 LOOK_PX = 1024
 """The longer side of the small picture that is measured and made into a thumbnail."""
 
@@ -134,6 +133,12 @@ def decode(data: bytes) -> Decoded:
     Raises InvalidInput with a sentence for everything that is not one sound picture.
     """
     name = _judged(data)
+    if name == "JPEG" and data.count(_JPEG_SCAN) > MOST_SCANS:
+        # Each scan of a progressive JPEG passes over the whole picture; real ones have about ten.
+        raise InvalidInput(
+            f"The picture is stored in more than {MOST_SCANS} layers.",
+            "Save the picture again in an image program.",
+        )
     with warnings.catch_warnings():
         # Pillow warns about oddities of the file; what matters of them is judged here.
         warnings.simplefilter("ignore")
@@ -286,12 +291,6 @@ def _pixel_hint() -> str:
 
 
 def _refuse_tricks(data: bytes) -> None:
-    if data.startswith(b"\xff\xd8") and data.count(_JPEG_SCAN) > MOST_SCANS:
-        # Each scan of a progressive JPEG passes over the whole picture; real ones have about ten.
-        raise InvalidInput(
-            f"The picture is stored in more than {MOST_SCANS} layers.",
-            "Save the picture again in an image program.",
-        )
     second = ""
     if _holds_archive(data):
         second = "an archive"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+MOST_SCANS = 500
 _SOI, _EOI, _SOS, _APP0, _APP14, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xEE, 0xFE
 _APPLICATION = range(0xE0, 0xF0)
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
@@ -24,7 +25,7 @@ def without_metadata(data: bytes, name: str) -> bytes | None:
 
 def _jpeg(data: bytes) -> bytes | None:
     kept: list[bytes | memoryview] = [b"\xff\xd8"]
-    view, at = memoryview(data), 2
+    view, at, scans = memoryview(data), 2, 0
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:
@@ -34,6 +35,9 @@ def _jpeg(data: bytes) -> bytes | None:
             return None
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == _SOS:
+            scans += 1
+            if scans > MOST_SCANS:
+                return None
             after = _NEXT_MARKER.search(data, end)
             if after is None:
                 return None

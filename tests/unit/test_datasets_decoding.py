@@ -346,7 +346,7 @@ HOSTILE = {
     "thread": (png(15, 2000), "The picture has only 15 × 2,000 pixels."),
     "no height": (png(20, 0), "The picture is damaged or cut off."),
     "too many bytes": (GOOD + bytes(50_000_000), "The file has 50.1 MB."),
-    "scan bomb": (saved(scene(), "JPEG") + b"\xff\xda" * 500, "The picture is stored in more than 500 layers."),
+    "scan bomb": (saved(scene(), "JPEG")[:-2] + b"\xff\xda\x00\x02" * 500 + b"\xff\xd9", "The picture is stored in more than 500 layers."),
     "picture and archive": (GOOD + zipped(a=b"evil"), "The file is a picture and an archive in one."),
     "picture and page": (GOOD + b"<SCRIPT>alert(1)</SCRIPT>", "The file is a picture and a web page in one."),
     "picture and pdf": (b"GIF89a%PDF-1.4" + bytes(90), "The file is a picture and a PDF document in one."),
