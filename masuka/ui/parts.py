@@ -11,6 +11,7 @@ TITLES = {
     "captions": "Captions",
     "trainer": "What the trainer sees",
     "export": "Export",
+    "settings": "Settings",
 }
 
 
@@ -22,5 +23,6 @@ def draw_parts(studio: Studio, view: View) -> str:
         f'<a href="{address(part=name or None)}" data-go'
         f"{attributes({'aria-current': 'page' if name == view.part else None})}>{title}</a>"
         for name, title in TITLES.items()
+        if name != "settings" or studio.actor.role != "viewer"
     )
     return f'<nav class="sections parts" aria-label="Parts of this set">{links}</nav>'

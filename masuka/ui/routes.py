@@ -28,11 +28,12 @@ from masuka.requests import Actor
 from masuka.requests.text import clean_filename, id_in
 from masuka.studio import Studio
 from masuka.ui import captioning, captions, roles, sheet, uploads
-from masuka.ui.datasets import more_pictures, side_of_picture
 from masuka.ui.images import more_items, side_of_item
 from masuka.ui.kit import note
 from masuka.ui.library import MOST_EXPORTED
 from masuka.ui.markup import THIS_RUN, VERSION_DIGITS, address
+from masuka.ui.picture import side_of_picture
+from masuka.ui.pictures import more_pictures
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -91,7 +92,7 @@ def routes(studio: Studio) -> list[Route]:
 
 
 async def media(studio: Studio, request: Request) -> Response:
-    """A picture as edited, item, sample or preview; parts of it, and 'unchanged', where asked."""
+    """A picture as edited, item, sample or preview, or a part of it."""
     kind = request.path_params["kind"]
     small, original = (request.query_params.get(name) == "1" for name in ("thumb", "original"))
     id = request.path_params["id"]
@@ -143,8 +144,11 @@ async def fragment_items(studio: Studio, request: Request) -> Response:
 
 async def fragment_pictures(studio: Studio, request: Request) -> Response:
     """The next page of a set's pictures; `x-next` is the address of the one after."""
-    after_id = id_in(request.query_params.get("after")) or 0
-    tiles, following = await run_in_threadpool(more_pictures, studio, request.path_params["id"], after_id)
+    query = request.query_params
+    tiles, following = await run_in_threadpool(
+        more_pictures, studio, request.path_params["id"], id_in(query.get("after")) or 0,
+        query.get("only", ""), query.get("sort", ""),
+    )  # fmt: skip
     return _piece(studio, tiles, following)
 
 

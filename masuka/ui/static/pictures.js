@@ -115,6 +115,27 @@
     if (field.matches("[data-do-change]")) send(field.dataset.doChange, { ...JSON.parse(field.dataset.with || "{}"), value: field.value });
   });
 
+  /* copies lie behind the better picture until they are asked for */
+  const unfolded = new Set();
+  const fold = () => {
+    for (const button of all("[data-unfold]")) {
+      const on = unfolded.has(button.dataset.unfold);
+      if ((button.getAttribute("aria-expanded") === "true") !== on) button.setAttribute("aria-expanded", String(on));
+    }
+    for (const tile of all(".tile[data-behind]")) {
+      const on = unfolded.has(tile.dataset.behind);
+      if (tile.hidden === on) tile.hidden = !on;
+    }
+  };
+  window.masuka.after.push(fold);
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-unfold]");
+    if (!button) return;
+    const id = button.dataset.unfold;
+    if (!unfolded.delete(id)) unfolded.add(id);
+    fold();
+  });
+
   /* what was put away stays away */
   const hideAgain = () => {
     for (const button of all("[data-hide]")) {
@@ -159,14 +180,15 @@
     const keptBox = make("div", { className: "kept", tabIndex: 0 });
     keptBox.setAttribute("role", "group");
     keptBox.setAttribute("aria-label", "What is kept. Arrows move it, with Shift they change its size.");
-    const frame = make("div", { className: "cutter" }, image, keptBox);
+    const shade = make("div", { className: "shade" });
+    const frame = make("div", { className: "cutter" }, make("div", { className: "pane" }, image, shade), keptBox);
     for (const [at, [x, y]] of GRIPS.entries()) {
       const grip = make("span", { className: "grip" });
       Object.assign(grip.style, { cursor: CURSORS[at], left: { left: "0", mid: "50%", right: "100%" }[x], top: { top: "0", mid: "50%", bottom: "100%" }[y] });
       grip.dataset.x = x; grip.dataset.y = y; keptBox.append(grip);
     }
     cut = {
-      frame, image, keptBox, id: Number(side.dataset.picture), width: Number(side.dataset.width), height: Number(side.dataset.height),
+      frame, image, shade, keptBox, id: Number(side.dataset.picture), width: Number(side.dataset.width), height: Number(side.dataset.height),
       turn: recipe.turn || 0, straighten: recipe.straighten || 0, flip: Boolean(recipe.flip), shape: 0,
       crop: recipe.crop ? recipe.crop.map(Number) : [0, 0, 1, 1],
     };
@@ -178,7 +200,7 @@
     keptBox.addEventListener("pointerdown", drag);
     keptBox.addEventListener("keydown", byKey);
     window.addEventListener("resize", place);
-    place(); keptBox.focus();
+    box.scrollTop = 0; place(); keptBox.focus({ preventScroll: true });
   };
   /* The largest upright rectangle of the same shape in a rectangle that is turned a little. */
   const inner = (width, height, degrees) => {
@@ -200,7 +222,7 @@
       transform: `translate(-50%, -50%) ${cut.flip ? "scaleX(-1) " : ""}rotate(${cut.turn + cut.straighten}deg)`,
     });
     const [left, top, right, bottom] = onScreen(cut.crop);
-    Object.assign(cut.keptBox.style, { left: `${left * 100}%`, top: `${top * 100}%`, width: `${(right - left) * 100}%`, height: `${(bottom - top) * 100}%` });
+    for (const box of [cut.keptBox, cut.shade]) Object.assign(box.style, { left: `${left * 100}%`, top: `${top * 100}%`, width: `${(right - left) * 100}%`, height: `${(bottom - top) * 100}%` });
     viewer().querySelector('[data-editor="flip"]').setAttribute("aria-pressed", String(cut.flip));
     viewer().querySelector(".picture-editor output").textContent = `${cut.straighten}°`;
   };
@@ -234,7 +256,7 @@
     return [left + x, top + y, right + x, bottom + y];
   };
   const drag = (event) => {
-    event.preventDefault(); cut.keptBox.focus();
+    event.preventDefault(); cut.keptBox.focus({ preventScroll: true });
     const grip = event.target.closest(".grip"), from = onScreen(cut.crop), start = [event.clientX, event.clientY];
     const size = [cut.frame.clientWidth, cut.frame.clientHeight], holder = cut.keptBox;
     holder.setPointerCapture(event.pointerId);
@@ -267,7 +289,7 @@
   const save = () => {
     const whole = cut.crop.every((side, at) => Math.abs(side - [0, 0, 1, 1][at]) < 0.002);
     const crop = whole ? null : cut.crop.map((side) => Math.round(within(side, 0, 1) * 10000) / 10000);
-    send("datasets-edit", { id: cut.id, recipe: { turn: cut.turn, straighten: cut.straighten, flip: cut.flip, crop } });
+    send("datasets-edit", { recipes: [[cut.id, { turn: cut.turn, straighten: cut.straighten, flip: cut.flip, crop }]] });
     leave();
   };
   const TOOLS = {
