@@ -20,6 +20,7 @@ import typer.main  # noqa: E402 - the project's folder has to be on the path fir
 from masuka.cli import app  # noqa: E402
 from masuka.families import FAMILIES  # noqa: E402
 from masuka.requests.base import Param, Request, params, show_number  # noqa: E402
+from masuka.requests.captions import CaptionPictures  # noqa: E402
 from masuka.requests.datasets import (  # noqa: E402
     AddPictures,
     CreateCharacter,
@@ -34,7 +35,7 @@ from masuka.requests.training import TrainImage  # noqa: E402
 
 FILE = ROOT / "docs" / "reference.md"
 REQUESTS: tuple[type[Request], ...] = (
-    CreateCharacter, CreateDataset, UpdateDataset, AddPictures, EditCaptions, PictureEdits, Augment, LookAfter,
+    CreateCharacter, CreateDataset, UpdateDataset, AddPictures, EditCaptions, CaptionPictures, PictureEdits, Augment, LookAfter,
     KeepBest, TrainImage, DrawImages,
 )  # fmt: skip
 VARIABLES = {

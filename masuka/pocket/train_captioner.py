@@ -130,7 +130,7 @@ def say_of(
 
 
 def named_right(said: Sequence[str], scenes: Sequence[Scene]) -> dict[str, float]:
-    """Attribute → share of pictures whose caption says it right; silence counts as none or plain."""
+    """Attribute → share of captions that say it right; silence is none or plain."""
     right = dict.fromkeys(ATTRIBUTES, 0)
     for text, scene in zip(said, scenes, strict=True):
         found = read(text)

@@ -68,11 +68,3 @@ class CaptionPictures(Request):
     model: ModelName = field(
         "", help="The model at a hosted service; empty is the usual one.", group="Advanced"
     )
-
-
-class TagChange(Request):
-    """A tag that leaves a set's captions, or gets another name."""
-
-    dataset_id: int = field(help="The data set.", ge=1)
-    tag: str = field(help="The tag as it stands in captions, between commas.", min_length=1, max_length=500)
-    to: str = field("", help="Its new name; empty removes it.", max_length=500)

@@ -137,7 +137,7 @@ class Captions:
         search: str = "",
         only: str = "kept",
     ) -> list[Picture]:
-        """Up to `limit` pictures after the picture `after` whose caption or name holds the text.
+        """Pictures after the picture `after` whose caption or name holds the text.
 
         `only` is all, kept, aside, empty or problem.
         """

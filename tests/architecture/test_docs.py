@@ -34,6 +34,7 @@ def test_the_reference_is_what_the_code_says() -> None:
 
 
 def requests_in_the_project() -> set[type[Request]]:
+    import masuka.requests.captions
     import masuka.requests.datasets
     import masuka.requests.doctor
     import masuka.requests.edits
@@ -42,7 +43,7 @@ def requests_in_the_project() -> set[type[Request]]:
 
     found: set[type[Request]] = set()
     named = masuka.requests
-    for module in (named.datasets, named.doctor, named.edits, named.images, named.training):
+    for module in (named.captions, named.datasets, named.doctor, named.edits, named.images, named.training):
         found |= {v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Request) and v is not Request}
     return found
 

@@ -101,7 +101,7 @@ def _bare(piece: str) -> str:
 
 
 def traits(text: str, rules: Rules) -> list[str]:
-    """What a caption says of its subject, each adjective and phrase by itself, in lower case."""
+    """What a caption says of its subject, each trait apart, in lower case."""
     said = _OPENINGS.sub("", " ".join(text.split())).rstrip(".")
     return [phrase.lower() for phrase in _described(said, rules)]
 
