@@ -34,7 +34,7 @@ def edit(
     values: dict[str, object],
     to: Annotated[str, typer.Option(help=f"Crop to one of: {PARTS}.")] = "",
     mask_file: Annotated[Path | None, typer.Option(help="A PNG, white where the picture counts.")] = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Leave them as they came.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Show them as they came; a painted mask stays.")] = False,
 ) -> Answer:
     """Changes how pictures are shown and learnt from; their files stay as they are."""
     if not (values or to or mask_file or reset):

@@ -23,7 +23,6 @@ from masuka.requests.edits import Augment
 
 SCALES = (1.0, 0.75, 0.5)
 """Sizes that variants take in turn where several are wanted."""
-PREVIEW_PX = 512
 COMPARED_PX = 24
 FEWEST_COMPARED = 6
 """Fewer pictures say nothing about what is always on one side."""
@@ -110,11 +109,11 @@ def scale_of(augment: Augment, number: int) -> float:
     return SCALES[number % len(SCALES)] if augment.scales else 1.0
 
 
-def preview(image: Image.Image, augment: Augment, *, seed: int, name: str) -> bytes:
-    """A WebP of a variant of the RGB picture, at most 512 px a side."""
+def preview(image: Image.Image, augment: Augment, *, seed: int, name: str, longest_px: int) -> bytes:
+    """A WebP of a variant of the RGB picture, at most that large."""
     varied = variation(augment, seed=seed, name=name, number=1)
     image = varied.frame(image)
-    image.thumbnail((PREVIEW_PX, PREVIEW_PX), Image.Resampling.LANCZOS)
+    image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     varied.tint(image).save(buffer, "WEBP", quality=85, method=4)
     return buffer.getvalue()

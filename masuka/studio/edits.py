@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,16 +81,19 @@ class Edits:
             raise InvalidInput(
                 "The character is not cut out of this picture.", "Cut it out first.", field="background"
             )
-        return self._keep(picture, Recipe(wanted, before.mask_sha256, before.matte_sha256))
+        return self._keep(picture, replace(before, edits=wanted))
 
     def reset(self, picture_ids: Sequence[int]) -> int:
-        """How many pictures are as they came again; masks and cut-outs go too."""
+        """How many pictures are shown as they came again; what was painted is kept."""
         self._context.actor.must_edit()
-        changed = [p for p in map(self._datasets.picture, dict.fromkeys(picture_ids)) if p.edits]
+        changed = 0
         with self._context.store.write():
-            for picture in changed:
-                self._keep(picture, Recipe())
-        return len(changed)
+            for picture in map(self._datasets.picture, dict.fromkeys(picture_ids)):
+                before = Recipe.from_row(picture.edits)
+                if before.edits != PictureEdits():
+                    self._keep(picture, replace(before, edits=PictureEdits()))
+                    changed += 1
+        return changed
 
     def crop_to(self, picture_ids: Sequence[int], part: Part) -> int:
         """How many pictures were cropped to face, half of the body, body or what matters.
@@ -116,7 +119,7 @@ class Edits:
                 crop = self._crop(picture, recipe, part, look=look)
                 if crop is not None:
                     edits = PictureEdits.parse({**recipe.edits.as_dict(), "crop": crop})
-                    self._keep(picture, Recipe(edits, recipe.mask_sha256, recipe.matte_sha256))
+                    self._keep(picture, replace(recipe, edits=edits))
                     cropped += 1
         if chosen and not cropped:
             raise InvalidInput(
@@ -139,7 +142,7 @@ class Edits:
         if png is not None:
             mask = masks.read_mask(png, picture.width, picture.height)
             sha256 = masks.keep(mask, "masks", self._folder(picture), picture.sha256)
-        return self._keep(picture, Recipe(recipe.edits, sha256, recipe.matte_sha256))
+        return self._keep(picture, replace(recipe, mask_sha256=sha256))
 
     def mask(self, picture_id: int) -> Path | None:
         """The mask's file, white where it counts, of the picture's size; None for none."""
@@ -259,13 +262,14 @@ class Edits:
             sets.set_dataset(store, actor=actor, id=dataset_id, options=options)
         return self.augment(dataset_id)
 
-    def preview_augment(self, picture_id: int, seed: int) -> bytes:
-        """A WebP picture, at most 512 px, of how a training would vary it."""
+    def preview_augment(self, picture_id: int, seed: int, *, longest_px: int = 512) -> bytes:
+        """A WebP picture of that size of how a training would vary it."""
         picture = self._datasets.picture(picture_id)
         augment = Augment.parse(self._datasets.get(picture.dataset_id).options.get(_AUGMENT, {}))
         with Image.open(self._rendered(picture)) as opened:
+            opened.draft("RGB", (2 * longest_px, 2 * longest_px))
             image = opened.convert("RGB")
-        return varying.preview(image, augment, seed=seed, name=picture.sha256)
+        return varying.preview(image, augment, seed=seed, name=picture.sha256, longest_px=longest_px)
 
     def _rendered(self, picture: Picture, *, thumbnail: bool = False) -> Path:
         recipe = Recipe.from_row(picture.edits)

@@ -269,6 +269,8 @@ def test_a_mask_is_kept_beside_the_picture_and_read_back(studio: Studio, photo: 
         assert (mask.getpixel((160, 160)), mask.getpixel((4, 4))) == (255, 0)
     studio.edits.set(photo.id, flip=True)
     assert studio.edits.mask(photo.id) == file, "another edit leaves the mask"
+    assert studio.edits.reset([photo.id]) == 1 and studio.edits.mask(photo.id) == file
+    assert studio.edits.reset([photo.id]) == 0
     studio.edits.set_mask(photo.id, None)
     assert studio.edits.mask(photo.id) is None
 
