@@ -21,7 +21,8 @@ from masuka.studio import Studio
 from masuka.ui import captioning, forms
 from masuka.ui.cards import selection_bar
 from masuka.ui.kit import Outcome, Payload, Region, id_of, values_of
-from masuka.ui.markup import VERSION_DIGITS, attributes, button, card, empty, esc, media, picture
+from masuka.ui.markup import VERSION_DIGITS, attributes, button, card, esc, media, picture
+from masuka.ui.parts import nothing_yet
 from masuka.ui.view import View
 from masuka.ui.words import plural
 
@@ -57,10 +58,10 @@ def draw_captions(studio: Studio, view: View) -> str:
         return ""
     dataset = studio.datasets.get(view.dataset)
     if not dataset.picture_count:
-        return card(empty("datasets", "No captions yet, as there are no pictures. Add some under Pictures."))
+        return card(nothing_yet(studio, "No captions yet, as there are no pictures."))
     edits = studio.actor.role != "viewer"
     keys = (
-        "Enter writes, and goes on to the next. Escape leaves. Space selects. Ctrl+Z undoes the last change."
+        "Enter writes and goes on, Escape leaves, Space selects, Ctrl+Z undoes the last change."
         if edits
         else ""
     )
@@ -86,9 +87,9 @@ def draw_captions(studio: Studio, view: View) -> str:
         '<div data-rows-more aria-hidden="true"></div>'
     )
     return (
-        f'<div class="captions whole">{_toolbar(dataset.id, edits)}{_tools(dataset.id) if edits else ""}'
+        f'<div class="captions whole">{_toolbar(dataset.id, edits, keys)}{_tools(dataset.id) if edits else ""}'
         f'<p class="only-read" role="status" data-captions-says></p>{table}'
-        f'<p class="hint keys" id="{GRID}-keys">{keys}</p>{_bar(dataset.id) if edits else ""}</div>'
+        f"{_bar() if edits else ''}</div>"
     )
 
 
@@ -212,7 +213,7 @@ def _back(payload: Payload) -> tuple[str, Payload]:
     return "datasets-captions-undo", {"id": id_of(payload)}
 
 
-def _toolbar(dataset_id: int, edits: bool) -> str:
+def _toolbar(dataset_id: int, edits: bool, keys: str) -> str:
     """Search, the filter, the tools' buttons, and in one line what is saved."""
     tools = "".join(
         f'<button type="button" class="button" data-tool="{name}" aria-expanded="false" '
@@ -225,7 +226,8 @@ def _toolbar(dataset_id: int, edits: bool) -> str:
         'aria-label="Search captions" autocomplete="off">'
         '<label class="switch"><input type="checkbox" role="switch" id="captions-only"><span>Only with problems</span></label>'
         f'<div class="actions tools">{tools + undo if edits else ""}</div></div>'
-        '<p class="hint captions-about"><span data-captions-count></span> <span data-captions-state></span></p>'
+        '<div class="row between"><p class="hint captions-about"><span data-captions-count></span> '
+        f'<span data-captions-state></span></p><p class="hint keys" id="{GRID}-keys">{keys}</p></div>'
     )
 
 
@@ -260,7 +262,7 @@ def _tools(dataset_id: int) -> str:
     )
 
 
-def _bar(dataset_id: int) -> str:
+def _bar() -> str:
     """What can be done with the selected rows."""
     opens = "".join(
         f'<button type="button" class="button" data-tool="{name}">{title}</button>'

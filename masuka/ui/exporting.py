@@ -10,7 +10,8 @@ from masuka.studio import Studio
 from masuka.ui import forms
 from masuka.ui.cards import UNFINISHED, job_card, when
 from masuka.ui.kit import Outcome, Payload, Region, id_of, values_of
-from masuka.ui.markup import attributes, button, card, chip, download, empty, esc, go
+from masuka.ui.markup import attributes, button, card, chip, download, esc, go
+from masuka.ui.parts import nothing_yet
 from masuka.ui.view import View
 from masuka.ui.words import plural
 
@@ -37,7 +38,7 @@ def draw_export(studio: Studio, view: View) -> str:
         return ""
     dataset = studio.datasets.get(view.dataset)
     if not dataset.picture_count:
-        return f'<div class="whole">{card(empty("datasets", "Nothing to export yet. Add pictures first."))}</div>'
+        return f'<div class="whole">{card(nothing_yet(studio, "Nothing to export yet."))}</div>'
     if studio.actor.role == "viewer":
         now = download("Download as zip", f"download/dataset/{dataset.id}", look="primary")
         return f'<div class="whole">{card(now, title="Download")}</div>'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from masuka.studio import Studio
-from masuka.ui.markup import address, attributes
+from masuka.ui.markup import address, attributes, empty, go
 from masuka.ui.view import View
 
 TITLES = {
@@ -26,3 +26,9 @@ def draw_parts(studio: Studio, view: View) -> str:
         if name != "settings" or studio.actor.role != "viewer"
     )
     return f'<nav class="sections parts" aria-label="Parts of this set">{links}</nav>'
+
+
+def nothing_yet(studio: Studio, sentence: str) -> str:
+    """What stands in a part of a set without pictures, with the way to add some."""
+    add = go("Add pictures", look="primary", part="add") if studio.actor.role != "viewer" else ""
+    return empty("datasets", sentence, add)

@@ -12,7 +12,8 @@ from masuka.studio.edits import SheetRow
 from masuka.ui.cards import grid
 from masuka.ui.estimates import base_choices
 from masuka.ui.kit import Region
-from masuka.ui.markup import VERSION_DIGITS, address, attributes, card, chip, disclosure, empty, esc, picture
+from masuka.ui.markup import VERSION_DIGITS, address, attributes, card, chip, disclosure, esc, picture
+from masuka.ui.parts import nothing_yet
 from masuka.ui.view import View
 from masuka.ui.words import number, plural, short
 
@@ -32,7 +33,7 @@ def draw_sheet(studio: Studio, view: View) -> str:
     rows = studio.edits.sheet(view.dataset, base, resolution_px)
     form = _form(studio, base, resolution, resolution_px)
     if not rows:
-        return f'<div class="whole stack">{form}{card(empty("datasets", "No pictures to learn from yet. Add some under Pictures."))}</div>'
+        return f'<div class="whole stack">{form}{card(nothing_yet(studio, "No pictures to learn from yet."))}</div>'
     page = [r for r in rows[:PAGE] if r.picture_id <= (view.until or r.picture_id)]
     more = _next(view.dataset, base, resolution_px, page) if len(rows) > len(page) else ""
     tiles = grid([tile(r, base) for r in page], name="trainer-grid", more=more)

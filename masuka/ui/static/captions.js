@@ -39,14 +39,15 @@
   const soon = (edit, wait = SOON_MS) => { clearTimeout(edit.timer); edit.timer = setTimeout(() => push(edit), wait); };
   const push = async (edit) => {
     clearTimeout(edit.timer);
-    if (edit.sending || edit.theirs !== undefined || !dirty(edit)) { show(edit); return; }
+    if (edit.sending || edit.theirs !== undefined) { show(edit); return; }
+    if (!dirty(edit)) { Object.assign(edit, { refused: "", lost: false, tries: 0 }); keepDraft(edit.id, null); show(edit); return; }
     const sent = edit.text;
     edit.sending = true; edit.sent = sent; edit.refused = "";
     let answer = null, said = null;
     try {
       answer = await fetch(`caption/${edit.id}`, {
         method: "PUT", keepalive: true, signal: AbortSignal.timeout(UNANSWERED_MS), headers: { "content-type": "application/json" },
-        body: JSON.stringify({ text: sent, before: edit.saved, again: Boolean(edit.begun) }),
+        body: JSON.stringify({ text: sent, before: edit.saved }),
       });
       said = await answer.json();
     } catch { said = null; }
@@ -57,9 +58,9 @@
     } else {
       edit.lost = false; edit.tries = 0;
       if (said.conflict) edit.theirs = said.caption;
-      else if (!answer.ok) edit.refused = [said.message, said.hint].join(" ").trim();
+      else if (!answer.ok) edit.refused = edit.text !== sent ? "" : [said.message, said.hint].join(" ").trim();
       else {
-        edit.begun = true; edit.saved = said.caption; edit.typed = sent; edit.done = true;
+        edit.saved = said.caption; edit.typed = sent; edit.done = true;
         const from = row(edit.id)?.querySelector(".from-cell > span");
         put(from, said.from);
       }
@@ -140,7 +141,6 @@
     if (!writes() || (editor && editor.line === line)) return;
     leave();
     const edit = state(line), place = cell(line);
-    edit.begun = false;
     const area = make("textarea", { className: "write", value: edit.text, rows: 1, spellcheck: true, dir: "auto" });
     area.setAttribute("aria-label", `Caption of ${place.dataset.name}`); area.setAttribute("enterkeyhint", "next");
     editor = { line, area, edit };
