@@ -36,6 +36,8 @@ class Recipe:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Recipe:
         """The recipe as a picture's `edits` keep it; {} is none."""
+        if not row:
+            return PLAIN
         edits = {name: value for name, value in row.items() if name not in (_MASK, _MATTE)}
         return cls(PictureEdits.parse(edits), str(row.get(_MASK, "")), str(row.get(_MATTE, "")))
 
@@ -76,6 +78,9 @@ class Rendered:
 
     image: Image.Image
     weights: Image.Image | None = None
+
+
+PLAIN = Recipe()
 
 
 def version_of(sha256: str, row: Mapping[str, Any]) -> str:

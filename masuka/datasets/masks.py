@@ -5,6 +5,7 @@ A mask is a grey PNG of the picture's own size: white counts, black hardly does.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import warnings
@@ -13,7 +14,7 @@ from typing import Literal
 
 from PIL import Image
 
-from masuka.errors import InvalidInput
+from masuka.errors import InvalidInput, OutOfDisk
 
 LARGEST_BYTES = 20_000_000
 SAME_SHAPE = 0.02
@@ -64,7 +65,13 @@ def keep(mask: Image.Image, kind: Kind, folder: Path, picture_sha256: str) -> st
     file = file_of(kind, folder, picture_sha256, sha256)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
-    part.write_bytes(buffer.getvalue())
+    try:
+        part.write_bytes(buffer.getvalue())
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutOfDisk("The disk is full; the mask could not be kept.", "Free some space.") from error
+        raise
     part.replace(file)
     return sha256
 

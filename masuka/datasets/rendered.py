@@ -6,16 +6,18 @@ picture's sum and its recipe.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import secrets
+import threading
 from pathlib import Path
 
 from PIL import Image
 
 from masuka.datasets.edits import Recipe, Rendered, render, version_of
 from masuka.datasets.keeping import THUMBNAIL_PX, thumbnail_of
-from masuka.errors import NotFound
+from masuka.errors import NotFound, OutOfDisk
 
 FOLDER = "previews"
 _SAVED = {
@@ -23,6 +25,8 @@ _SAVED = {
     ".webp": ("WEBP", {"quality": 95, "method": 4}),
     ".png": ("PNG", {}),
 }
+_AT_ONCE = threading.BoundedSemaphore(2)
+"""A page of sixty tiles asks for sixty pictures at once; each may take 120 MB while it is made."""
 _ROOM = 2.0
 """A thumbnail is cut from a decoding at least this many times its size."""
 
@@ -39,7 +43,8 @@ def make(
 ) -> Path:
     """The rendered picture at `to`; older renderings of the same picture go."""
     if not to.exists():
-        _save(rendered(file, recipe, mask=mask, matte=matte).image, to)
+        with _AT_ONCE:
+            _save(rendered(file, recipe, mask=mask, matte=matte).image, to)
         _forget_older(to.parent, to)
     return to
 
@@ -48,11 +53,12 @@ def make_thumbnail(to: Path, file: Path, recipe: Recipe, *, matte: Path | None =
     """The rendered picture's thumbnail, which lies at `thumbnail_of(to)`."""
     small = thumbnail_of(to)
     if not small.exists():
-        image = _decoded_small(file, recipe)
-        cut_out = _mask_of(file, matte, "cut-out") if recipe.cuts_out else None
-        made = render(image, recipe, matte=cut_out and cut_out.resize(image.size)).image
-        made.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-        _save(made, small, quality=85)
+        with _AT_ONCE:
+            image = _decoded_small(file, recipe)
+            cut_out = _mask_of(file, matte, "cut-out") if recipe.cuts_out else None
+            made = render(image, recipe, matte=cut_out and cut_out.resize(image.size)).image
+            made.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+            _save(made, small, quality=85)
         _forget_older(small.parent, small)
     return small
 
@@ -120,5 +126,13 @@ def _save(image: Image.Image, to: Path, *, quality: int | None = None) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
     # Two visitors may look at once: each writes a file of its own, the last one stays.
     part = to.with_name(f".{to.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    part.write_bytes(buffer.getvalue())
-    part.replace(to)
+    try:
+        part.write_bytes(buffer.getvalue())
+        part.replace(to)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutOfDisk(
+                "The disk is full; the edited picture could not be made.", "Free some space."
+            ) from error
+        raise

@@ -112,15 +112,16 @@ class Edits:
                 "Check the data set first, then crop.",
             )
         look = sum(not faces_of(p.scores) for p in chosen) <= LOOKED_AT_ONCE
-        cropped = 0
+        cropped: list[tuple[Picture, Recipe]] = []
+        for picture in chosen:
+            recipe = Recipe.from_row(picture.edits)
+            crop = self._crop(picture, recipe, part, look=look)
+            if crop is not None:
+                edits = PictureEdits.parse({**recipe.edits.as_dict(), "crop": crop})
+                cropped.append((picture, replace(recipe, edits=edits)))
         with self._context.store.write():
-            for picture in chosen:
-                recipe = Recipe.from_row(picture.edits)
-                crop = self._crop(picture, recipe, part, look=look)
-                if crop is not None:
-                    edits = PictureEdits.parse({**recipe.edits.as_dict(), "crop": crop})
-                    self._keep(picture, replace(recipe, edits=edits))
-                    cropped += 1
+            for picture, recipe in cropped:
+                self._keep(picture, recipe)
         if chosen and not cropped:
             raise InvalidInput(
                 "No face was found in this picture."
@@ -129,7 +130,7 @@ class Edits:
                 self._why_no_faces() or "Crop by hand.",
                 field="part",
             )
-        return cropped
+        return len(cropped)
 
     def set_mask(self, picture_id: int, png: bytes | None) -> Picture:
         """The picture with the mask that was painted over it as it came; None removes it.

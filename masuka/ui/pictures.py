@@ -16,7 +16,19 @@ from masuka.ui import cutting
 from masuka.ui.cards import grid, select_all, selection_bar
 from masuka.ui.doctor import reason, take_back
 from masuka.ui.kit import Outcome, Payload, id_of, ids_of, values_of
-from masuka.ui.markup import VERSION_DIGITS, address, attributes, button, card, chip, empty, esc, go, media, picture
+from masuka.ui.markup import (
+    VERSION_DIGITS,
+    address,
+    attributes,
+    button,
+    card,
+    chip,
+    empty,
+    esc,
+    go,
+    media,
+    picture,
+)
 from masuka.ui.view import View
 from masuka.ui.words import plural
 

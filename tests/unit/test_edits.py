@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import shutil
@@ -21,7 +22,7 @@ from masuka.datasets import faces, masks, rendered
 from masuka.datasets.background import cut_out
 from masuka.datasets.buckets import Shape, crop_window, cut_of, scaled_size
 from masuka.datasets.edits import Recipe, edited_size, render, through, version_of
-from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound, OutOfDisk
 from masuka.requests import Actor
 from masuka.requests.edits import PictureEdits
 from masuka.store import pictures, snapshots
@@ -432,3 +433,19 @@ def test_masks_are_kept_in_the_vault_while_something_means_them(studio: Studio, 
     assert not [f for f in places.scan() if "previews" in f.path]
     studio.edits.set_mask(photo.id, None)
     assert not Uses(snapshots.referred(studio.store), places)(kept)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    studio: Studio, photo: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no space left", str(file))
+
+    studio.edits.set(photo.id, flip=True)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutOfDisk, match="edited picture"):
+        studio.media("picture", photo.id)
+    with pytest.raises(OutOfDisk, match="mask"):
+        studio.edits.set_mask(photo.id, png(Image.new("L", (320, 320), 255)))
+    folder = studio.workspace.resolve(photo.file).parent
+    assert [f for name in ("masks", "previews") for f in (folder / name).glob("*") if f.is_file()] == []
