@@ -77,11 +77,10 @@ KINDS: dict[str, KindOfFinding] = {
         "Several faces", "It shows more than one face; only one is the character's.", "Crop to the face", "face"),
     "odd_one_out": KindOfFinding(
         "Odd one out", "It is unlike all other pictures of the set.", "Set the odd ones aside"),
+    "text": KindOfFinding(
+        "Text", "Letters stand in it, a caption or a watermark; they would be learnt.", "Set those with text aside"),
 }  # fmt: skip
-"""Every kind of finding, the gravest first.
-
-Written text and watermarks are not among them: see docs/datasets.md.
-"""
+"""Every kind of finding, the gravest first."""
 
 ALIKE = frozenset({"duplicate", "near_duplicate", "crop_of"})
 OF_FACES = frozenset({"no_face", "tiny_face", "cut_face", "many_faces"})
@@ -101,16 +100,17 @@ class Limits:
     aspect: tuple[float, float]
     share_of_resolution: tuple[float, float]
     face_area: float
+    letters: int
 
 
 LIMITS: dict[Strictness, Limits] = {
     "basic": Limits(
         sharpness=(0.40, 0.40), dark=(0.10, 0.16), highlights=(0.50, 0.35), contrast=(0.06, 0.10),
-        jpeg_quality=(30, 50), aspect=(3.0, 2.0), share_of_resolution=(0.5, 1.0), face_area=0.01,
+        jpeg_quality=(30, 50), aspect=(3.0, 2.0), share_of_resolution=(0.5, 1.0), face_area=0.01, letters=8,
     ),
     "strict": Limits(
         sharpness=(0.40, 0.50), dark=(0.14, 0.20), highlights=(0.35, 0.20), contrast=(0.08, 0.15),
-        jpeg_quality=(50, 75), aspect=(2.0, 1.6), share_of_resolution=(1.0, 1.0), face_area=0.05,
+        jpeg_quality=(50, 75), aspect=(2.0, 1.6), share_of_resolution=(1.0, 1.0), face_area=0.05, letters=6,
     ),
 }  # fmt: skip
 """(bad, doubtful) of each measure.
@@ -124,6 +124,7 @@ LIMITS: dict[Strictness, Limits] = {
 - jpeg_quality: 50 are the standard's own tables, 75 libjpeg's default.
 - aspect: 2 was MASUKA 2's limit; 3 is the longest bucket (`buckets.WIDEST`).
 - share_of_resolution: root of the area against the resolution; enlarging twice blurs.
+- letters: `letters.FEWEST`, and two more: a word on a shirt is no watermark.
 - face_area: MASUKA 2 asked for a twentieth of the picture; a whole body leaves 1 to 2 %.
 """
 TARGET_PX = 512
@@ -266,6 +267,8 @@ def _of_one(row: Row, limits: Limits, target_px: int, *, people: bool) -> Iterat
         yield from _under(row, "small", side / target_px, limits.share_of_resolution, resolution_px=target_px)
     if side < DETAIL_HIDDEN * max(target_px, TARGET_PX):
         yield from _under(row, "compressed", scores["jpeg_quality"] or 100, limits.jpeg_quality)
+    if scores["letters"] >= limits.letters:
+        yield _finding(row, "text", "doubtful", value=scores["letters"], limit=limits.letters)
     longer = max(width, height) / max(1, min(width, height))
     yield from _over(row, "narrow", round(longer, 2), limits.aspect)
     if people and "faces" in scores:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from masuka.datasets import faces
+from masuka.datasets import faces, letters
 
 VERSION = 1
 """Grows when a measure changes its meaning; older scores are then measured again."""
@@ -46,7 +46,7 @@ def measure(
 
     `v` is VERSION. `sharpness` 0 to 1 of the sharpest parts; `exposure` the mean and
     `contrast` the span of the luma, 0 to 1; `shadows` and `highlights` the shares that
-    are clipped. `pixels` names the exact luma, `phash` and `dhash` (hex, 64 bits) the
+    are clipped; `letters` how many stand in the longest row. `pixels` names the exact luma, `phash` and `dhash` (hex, 64 bits) the
     rough picture; `look` (base64, 16 × 16 grey), `histogram` and `shape` describe it for
     comparing; `border` and `centre` are mean Lab colours. `faces` are [x, y, width,
     height, score] as shares of the frame, missing where no detector was there.
@@ -61,6 +61,7 @@ def measure(
     scores: dict[str, Any] = {
         "v": VERSION,
         "sharpness": round(sharpness(grey), 3),
+        "letters": letters.longest_row(grey),
         **_light(grey),
         "jpeg_quality": jpeg_quality,
         "pixels": hashlib.blake2b(grey.tobytes() + f"{width}x{height}".encode(), digest_size=8).hexdigest(),

@@ -189,7 +189,7 @@ def test_scores_of_another_version_are_passed_over(good: list[Image.Image]) -> N
 
 
 def characters() -> Iterator[list[dict[str, Any]]]:
-    for seed in range(4):
+    for seed in range(2):
         yield [row(image, str(n)) for n, (image, _) in enumerate(world.character_set(seed, 20))]
 
 
