@@ -45,7 +45,10 @@ _MOST = 100_000
 
 @dataclass(frozen=True)
 class Shown:
-    """Which captions of a set are meant: those that hold `query`, or only those with problems."""
+    """Which captions of a set are meant.
+
+    Those that hold `query` in any case, and with `only_problems` those of the doctor.
+    """
 
     dataset_id: int
     query: str = ""
@@ -94,7 +97,7 @@ def draw_captions(studio: Studio, view: View) -> str:
 
 
 def more_rows(studio: Studio, shown: Shown, after: int) -> tuple[str, int | None, int]:
-    """A page of rows, the last one's id where more follow, and how many there are in all."""
+    """A page of rows, its last id where more follow, and how many there are in all."""
     marks = problems_of(studio, shown.dataset_id)
     if shown.only_problems or shown.query:
         found = chosen(studio, shown, marks)
@@ -113,7 +116,10 @@ def chosen(studio: Studio, shown: Shown, marks: Mapping[int, Sequence[str]]) -> 
 
 
 def problems_of(studio: Studio, dataset_id: int) -> dict[int, list[str]]:
-    """What each caption should be looked at for, by picture; a captioner's own trouble first."""
+    """What each caption should be looked at for, by picture.
+
+    What kept a captioner from one comes first.
+    """
     found = {id: list(said) for id, said in studio.doctor.lint(dataset_id).items()}
     for p in studio.captions.table(dataset_id, limit=_MOST, only="problem"):
         if not p.aside:
@@ -157,7 +163,7 @@ def tags(studio: Studio, dataset_id: int) -> str:
 
 
 def found_in(studio: Studio, shown: Shown, find: str) -> int:
-    """How many of the captions hold this text, as it is written; raises NotFound for the set."""
+    """How many of the captions hold this text, as it is written; raises NotFound."""
     studio.datasets.get(shown.dataset_id)
     marks = problems_of(studio, shown.dataset_id) if shown.only_problems else {}
     return sum(find in p.caption for p in chosen(studio, shown, marks)) if find else 0

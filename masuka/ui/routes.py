@@ -153,7 +153,7 @@ async def fragment_pictures(studio: Studio, request: Request) -> Response:
 
 
 async def fragment_captions(studio: Studio, request: Request) -> Response:
-    """A page of a set's captions; `x-next` is the next one's address, `x-total` how many there are."""
+    """A page of a set's captions; `x-next` is the next one's address, `x-total` all."""
     shown, query = _captions_of(request), request.query_params
     rows, following, total = await run_in_threadpool(
         captions.more_rows, studio, shown, id_in(query.get("after")) or 0

@@ -51,7 +51,7 @@ def more_sheet(studio: Studio, dataset_id: int, base: str, px: int | None, after
 
 
 def tile(row: SheetRow, base: str) -> str:
-    """The whole picture with its bucket's crop drawn over it, and the caption as it is read."""
+    """The picture with its bucket's crop drawn over it, and the caption as read."""
     left, top, right, bottom = row.window
     wide, high = row.width / (right - left), row.height / (bottom - top)
     src = f"media/picture/{row.picture_id}?thumb=1&v={row.version[:VERSION_DIGITS]}"
