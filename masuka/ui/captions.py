@@ -56,7 +56,7 @@ class Shown:
 
 
 def draw_captions(studio: Studio, view: View) -> str:
-    """The table's frame; the same for the same set, so that it is never drawn over its rows."""
+    """The table's frame; the same for the same set, so that its rows stay."""
     if view.dataset is None or view.part != "captions":
         return ""
     dataset = studio.datasets.get(view.dataset)

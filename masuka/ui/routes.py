@@ -172,7 +172,7 @@ async def fragment_found(studio: Studio, request: Request) -> Response:
 
 
 async def fragment_trainer(studio: Studio, request: Request) -> Response:
-    """The next page of what the trainer sees; `x-next` is the address of the one after."""
+    """The next page of what the trainer sees; `x-next` is the one's after it."""
     query = request.query_params
     tiles, following = await run_in_threadpool(
         sheet.more_sheet, studio, request.path_params["id"], query.get("base", "")[:100],
