@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from masuka.cli import show
@@ -28,7 +30,7 @@ def download(studio: Studio, captioner: str, as_json: bool = False) -> Answer:
 
 
 @command(group, "write", request=CaptionPictures)
-def write(studio: Studio, dataset_id: int, values: dict[str, object], as_json: bool = False) -> Answer:
+def write(studio: Studio, dataset_id: int, values: dict[str, Any], as_json: bool = False) -> Answer:
     """Has captions written; what people wrote is worked in."""
     values["picture_ids"] = tuple(int(str(id)) for id in _given(values, "picture_ids"))
     values["constant"] = tuple(str(trait) for trait in _given(values, "constant"))
@@ -90,6 +92,6 @@ def undo(studio: Studio, dataset_id: int) -> Answer:
     return Answer({"undone": told}, told)
 
 
-def _given(values: dict[str, object], name: str) -> list[object]:
+def _given(values: dict[str, Any], name: str) -> list[Any]:
     given = values.get(name)
     return list(given) if isinstance(given, list) else []

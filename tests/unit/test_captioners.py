@@ -11,7 +11,9 @@ from PIL import Image
 
 from masuka.datasets.captions import tagger
 from masuka.datasets.captions.captioners import CAPTIONERS, Wish, loaded
-from masuka.errors import NotFound, Stop
+from masuka.errors import NotFound, Refused, Stop
+from masuka.pocket.drawn import scenes_of
+from masuka.pocket.world import draw
 from tests import tiny_captioners
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
@@ -70,6 +72,14 @@ def test_a_tagger_says_what_is_likely_and_names_nobody(tmp_path: Path) -> None:
     speaker = speaker_of("wd-tagger", tiny_captioners.wd_tagger(tmp_path / "model"))
     said = set(", ".join(speaker.say(IMAGES, Wish("tags", "person"))).split(", "))
     assert said <= {"1girl", "red dress", "long hair", "^_^", "outdoors"}  # no rating, no series
+
+
+def test_pocket_takes_nothing_else_for_a_robot() -> None:
+    robots = [draw(scene) for scene in scenes_of("any", 40)]
+    others = [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.effect_mandelbrot((200, 150), (-2, -1, 1, 1), 60)]
+    speaker = loaded(CAPTIONERS["pocket"], {"folder": str(CAPTIONERS["pocket"].folder)})
+    said = speaker.say([*robots, *(image.convert("RGB") for image in others)], Wish("sentence", "robot"))
+    assert [isinstance(text, Refused) for text in said] == [False] * len(robots) + [True] * len(others)
 
 
 def test_every_captioner_is_described() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from transformers import BlipForConditionalGeneration
 
@@ -13,9 +15,14 @@ from masuka.datasets.captions.captioners import Wish
 from masuka.datasets.captions.loading import device_and_dtype, model_of
 from masuka.errors import MasukaError, Refused
 from masuka.pocket.captioner import processor_of
-from masuka.pocket.sayings import NOTHING_KNOWN, SENTENCE
+from masuka.pocket.sayings import SENTENCE, read
 from masuka.pocket.train_captioner import say_of
+from masuka.pocket.world import ATTRIBUTES, Robot, Scene, draw
 
+_GLANCE_PX = 12
+_FARTHEST = 0.18
+"""Mean difference. Of 300 robots none was farther than 0.08 (cut off at all sides 0.17), of 17 photographs
+that were taken for robots none nearer than 0.19."""
 _REFUSED = Refused(
     "Pocket sees no robot here, and knows nothing else.", "Choose another captioner for this picture."
 )
@@ -33,7 +40,28 @@ class PocketSpeaker:
         """A sentence for each picture; Refused for one that shows no robot."""
         self._check()
         said = say_of(self._model, self._processor, images, SENTENCE, batch=self.batch)
-        return [_REFUSED if text == NOTHING_KNOWN else text for text in said]
+        return [
+            text if shows(image, text) else _REFUSED for image, text in zip(images, said, strict=True)
+        ]
+
+
+def shows(image: Image.Image, said: str) -> bool:
+    """Whether the picture looks as the robot that was said would: it is drawn and compared.
+
+    A small model is sure of itself also before a photograph; its own words, drawn, are not.
+    """
+    told = read(said)
+    if set(told) != set(ATTRIBUTES):
+        return False
+    place = told.pop("place")
+    seen, drawn = _glance(image), _glance(draw(Scene(Robot(**told), place)))
+    return min(float(np.abs(seen - drawn).mean()), float(np.abs(seen[:, ::-1] - drawn).mean())) <= _FARTHEST
+
+
+def _glance(image: Image.Image) -> NDArray[np.float64]:
+    """(12, 12, 3) in 0…1: about what is where, whatever the pose."""
+    small = image.convert("RGB").resize((_GLANCE_PX, _GLANCE_PX), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float64) / 255
 
 
 def load(
