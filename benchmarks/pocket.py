@@ -23,7 +23,7 @@ from masuka.config import Workspace
 from masuka.families import draw_limits_of, family_of
 from masuka.pocket import captioner
 from masuka.pocket.judge import Judge
-from masuka.pocket.train_captioner import named_right, say_of
+from masuka.pocket.train_captioner import named_right
 from masuka.pocket.words import character_caption
 from masuka.pocket.world import (
     KEPT_OUT,
@@ -75,7 +75,7 @@ def names_what_it_sees() -> tuple[Figures, Bars]:
     say(f"captions of {PROMPTS} worlds that were never trained on, and of {len(unseen)} pictures of new robots")
     figures: Figures = {}
     for name, scenes in (("caption", held_out), ("caption_new", unseen)):
-        said = say_of(model, processor, [drawn_scene(scene) for scene in scenes])
+        said = captioner.say_of(model, processor, [drawn_scene(scene) for scene in scenes])
         figures |= {f"{name}_{attribute}": value for attribute, value in named_right(said, scenes).items()}
     bars = {name: bar(value, ">= 0.95") for name, value in figures.items()}
     weights = sum(file.stat().st_size for file in pocket.CAPTIONER_FOLDER.glob("*.safetensors")) / 2**20

@@ -24,7 +24,7 @@ from masuka.pocket import FOLDER, captioner
 from masuka.pocket.drawn import drawn, scenes_of
 from masuka.pocket.judge import Judge
 from masuka.pocket.session import Session
-from masuka.pocket.train_captioner import Reader, named_right, say_of
+from masuka.pocket.train_captioner import Reader, named_right
 from masuka.pocket.train_captioner import train as train_captioner
 from masuka.pocket.train_flow import Painter, cache_latents
 from masuka.pocket.train_flow import train as train_flow
@@ -117,7 +117,7 @@ def build_captioner(out: Path, work: Path, minutes: float) -> None:
     captioner.write(reader.model, staged)
     tested = [row for row in range(len(scenes)) if is_held_out(scenes[row])]
     images = [Image.fromarray(pictures[row]) for row in tested]
-    said = say_of(*captioner.load(staged), images)
+    said = captioner.say_of(*captioner.load(staged), images)
     _require("captioner", named_right(said, [scenes[row] for row in tested]), _CAPTION_BAR)
     _move(staged, out / "captioner")
 

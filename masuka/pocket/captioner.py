@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGeneration, BlipProcessor
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from masuka.pocket.sayings import vocabulary
+from masuka.pocket.sayings import SENTENCE, vocabulary
 from masuka.pocket.world import SIZE_PX
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import Image
 
 MAX_TOKENS = 40
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]")
@@ -70,6 +75,21 @@ def load(folder: Path) -> tuple[Any, Any]:
     """The model in fp32, ready to ask, and its processor."""
     model = BlipForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     return model.eval(), processor_of(folder)
+
+
+@torch.inference_mode()
+def say_of(
+    model: Any, processor: Any, images: Sequence[Image.Image], asked: str = SENTENCE, batch: int = 50
+) -> list[str]:
+    """The likeliest caption of each picture, without the word that asked for it."""
+    said: list[str] = []
+    for at in range(0, len(images), batch):
+        part = list(images[at : at + batch])
+        given = processor(images=part, text=[asked] * len(part), return_tensors="pt")
+        answer = model.generate(**given, max_new_tokens=MAX_TOKENS, do_sample=False, num_beams=1)
+        texts = processor.batch_decode(answer, skip_special_tokens=True)
+        said += [text.removeprefix(asked).strip() for text in texts]
+    return said
 
 
 def processor_of(folder: Path) -> Any:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
-    from PIL import Image
 
     from masuka.pocket.session import Session
     from masuka.pocket.world import Scene
@@ -112,21 +111,6 @@ def strange(count: int, rng: random.Random) -> Tensor:
         picture = F.interpolate(coarse, size=(SIZE_PX, SIZE_PX), mode=mode)[0].clamp(-1, 1)
         made.append(picture)
     return torch.stack(made)
-
-
-@torch.inference_mode()
-def say_of(
-    model: Any, processor: Any, images: Sequence[Image.Image], asked: str = SENTENCE, batch: int = 50
-) -> list[str]:
-    """The likeliest caption of each picture, without the word that asked for it."""
-    said: list[str] = []
-    for at in range(0, len(images), batch):
-        part = list(images[at : at + batch])
-        given = processor(images=part, text=[asked] * len(part), return_tensors="pt")
-        answer = model.generate(**given, max_new_tokens=MAX_TOKENS, do_sample=False, num_beams=1)
-        texts = processor.batch_decode(answer, skip_special_tokens=True)
-        said += [text.removeprefix(asked).strip() for text in texts]
-    return said
 
 
 def named_right(said: Sequence[str], scenes: Sequence[Scene]) -> dict[str, float]:

@@ -12,9 +12,10 @@ from transformers import BertTokenizerFast
 
 from masuka.errors import Conflict
 from masuka.pocket import CAPTIONER_FOLDER, build, captioner, sayings
+from masuka.pocket.captioner import say_of
 from masuka.pocket.drawn import scenes_of
 from masuka.pocket.places import backdrop
-from masuka.pocket.train_captioner import named_right, say_of
+from masuka.pocket.train_captioner import named_right
 from masuka.pocket.world import ATTRIBUTES, KEPT_OUT, character_scenes, draw, is_held_out
 
 MIB = 2**20

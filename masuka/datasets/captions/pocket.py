@@ -14,9 +14,8 @@ from transformers import BlipForConditionalGeneration
 from masuka.datasets.captions.captioners import Wish
 from masuka.datasets.captions.loading import device_and_dtype, model_of
 from masuka.errors import MasukaError, Refused
-from masuka.pocket.captioner import processor_of
+from masuka.pocket.captioner import processor_of, say_of
 from masuka.pocket.sayings import SENTENCE, read
-from masuka.pocket.train_captioner import say_of
 from masuka.pocket.world import ATTRIBUTES, Robot, Scene, draw
 
 _GLANCE_PX = 12
