@@ -112,7 +112,7 @@ def export(
 
 @command(group, "push", request=PushDataset, omit=("dataset_id",))
 def push(studio: Studio, dataset_id: int, values: dict[str, object], as_json: bool = False) -> Answer:
-    """Puts the pictures on Hugging Face as a data set, private unless you say otherwise."""
+    """Puts the pictures on Hugging Face, private unless you say otherwise."""
     given = PushDataset.parse({**values, "dataset_id": dataset_id})
     job = show.run(
         studio,

@@ -82,7 +82,7 @@ def place_of(link: str) -> Place:
 
 
 def public_addresses(place: Place, resolve: Resolve | None = None) -> list[str]:
-    """Every address of the host, each of them public; raises InvalidInput, DownloadFailed.
+    """Every address of the host, each public; raises InvalidInput, DownloadFailed.
 
     One that is not public refuses all: a name that points both ways is a trap.
     """

@@ -15,7 +15,7 @@ _BROKEN_PROFILE = "its colour profile is broken and was left out"
 
 
 def to_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
-    """The picture in sRGB, on white where it was transparent; itself where it is so already."""
+    """The picture in sRGB, on white where transparent; itself where it is so."""
     profile = image.info.get("icc_profile")
     transparency = image.has_transparency_data
     image = _eight_bits(image)
@@ -65,7 +65,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None, remarks: list[str]) -> I
 
 
 def profile_to_apply(image: Image.Image, profile: bytes | None, remarks: list[str]) -> Any:
-    """The colour profile that the pixels must be turned from; None where they are sRGB."""
+    """The colour profile to turn the pixels from; None where they are sRGB."""
     if not profile:
         return None
     try:

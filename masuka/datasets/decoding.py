@@ -83,7 +83,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Glance:
-    """A file cut down to its pixels, and a small look at what it shows, decoded from it."""
+    """A file cut down to its pixels, and a small look at what it shows."""
 
     file: bytes
     suffix: str

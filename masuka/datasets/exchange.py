@@ -80,7 +80,7 @@ def entries_of(pictures: Sequence[PictureRow], resolve: Resolve) -> list[Entry]:
 def export(
     dataset: DatasetRow, pictures: Sequence[PictureRow], *, to: Path, resolve: Resolve, layout: str = "zip"
 ) -> Path:
-    """The zip that was written to `to`: every picture with its caption, in that layout.
+    """The zip at `to` with every picture and its caption, in that layout.
 
     It appears under its name only when it is whole. Raises NotFound for a picture whose
     file is gone.
@@ -96,7 +96,7 @@ def write(
     layout: str = "zip",
     tell: Callable[[int], None] = lambda number: None,
 ) -> Path:
-    """The same in one of the layouts; `tell` hears how many pictures are in, and may raise."""
+    """The same; `tell` hears how many pictures are in, and may raise."""
     to.parent.mkdir(parents=True, exist_ok=True)
     part = to.with_name(f".{to.name}.part")
     try:

@@ -62,7 +62,7 @@ def fetch(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
 
 
 def wanted(listed: Plan) -> list[RemoteFile]:
-    """The pictures, captions and archives of a repository; raises DownloadFailed for none."""
+    """The repository's pictures, captions and archives; raises DownloadFailed."""
     files = [file for file in listed.files if _is_wanted(file.path)]
     if any(_ending(file.path) in PICTURE_ENDINGS or _is_packed(file.path) for file in files):
         return files

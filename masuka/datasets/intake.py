@@ -159,7 +159,7 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
 
 
 def look(intake: Intake, params: dict[str, Any]) -> None:
-    """Tells what is wrong with the set as it is now; large sets are looked at when asked for."""
+    """Tells what is wrong with the set as it is now; a large one is left for later."""
     if not intake.added:
         return
     total = len(intake.known_sha256)

@@ -47,7 +47,7 @@ def encode(decoded: Decoded) -> Encoded:
 
 
 def thumbnail(small: Image.Image, width: int, height: int) -> bytes:
-    """The WebP of at most 256 px a side of a width × height picture that looks like `small`."""
+    """The WebP, at most 256 px a side, of a picture that looks like `small`."""
     size = fitted(width, height, THUMBNAIL_PX)
     steps = int(min(small.width / size[0], small.height / size[1]) / 1.5)
     coarse = small.reduce(steps) if steps > 1 else small  # whole steps first: many times quicker

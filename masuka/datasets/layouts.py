@@ -19,7 +19,7 @@ _IN_IMG = re.compile(r"((?:.*/)?)img/\d{1,3}_[^/]+/")
 
 
 def trigger_in(key: str) -> str:
-    """The trigger word in the name of the folder that a picture lies in; '' without one."""
+    """The trigger word in the name of a picture's folder; '' without one."""
     found = _KOHYA.fullmatch(PurePosixPath(key).parent.name)
     if found is None or not 0 < int(found[1]) <= _MOST_REPEATS:
         return ""
@@ -27,6 +27,6 @@ def trigger_in(key: str) -> str:
 
 
 def aside_in(keys: Iterable[str]) -> tuple[str, ...]:
-    """Beginnings of paths that hold no pictures of the set itself: kohya's `reg`, `log`, `model`."""
+    """Beginnings of paths that hold no pictures of the set: `reg`, `log`, `model`."""
     roots = {found[1] for key in keys if (found := _IN_IMG.match(key)) is not None}
     return tuple(f"{root}{name}/" for root in sorted(roots) for name in ("reg", "log", "model"))

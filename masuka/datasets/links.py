@@ -81,7 +81,7 @@ def run(params: dict[str, Any], reporter: Reporter, web: Web | None = None) -> d
 
 
 def fetch(link: str, folder: Path, web: Web, check: Callable[[], None] = lambda: None) -> Path:
-    """The file in the folder that a link leads to, under the name that its address gives.
+    """The file that a link leads to, in the folder, named as in its address.
 
     Raises InvalidInput for a link that is not followed and a file that is too large,
     DownloadFailed for one that does not come.

@@ -10,7 +10,7 @@ from masuka.errors import InvalidInput
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """The bytes of a plain file; raises InvalidInput past `limit` and for what is none."""
+    """The bytes of a plain file; raises InvalidInput, also past `limit`."""
     try:
         must_be_plain(path)
         with path.open("rb") as file:
