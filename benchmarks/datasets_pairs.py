@@ -26,8 +26,8 @@ from masuka.datasets import duplicates, measures
 from masuka.datasets.keeping import THUMBNAIL_PX
 from tests import scenes
 
-BASES = 1000
-MOMENTS = 200
+BASES = 550
+MOMENTS = 100
 RECALL, PRECISION = 0.98, 0.99
 
 

@@ -165,9 +165,7 @@ class Doctor:
             raise InvalidInput("That does not help against this finding.", "Choose one of its remedies.")
         store, actor = self._context.store, self._context.actor
         self._dataset(dataset_id)
-        ids = [
-            p.id for p in pictures.list_pictures(store, actor=actor, dataset_id=dataset_id, limit=None, only=kind)
-        ]
+        ids = pictures.list_picture_ids(store, actor=actor, dataset_id=dataset_id, only=kind)
         if wanted == "aside":
             return pictures.set_aside(store, actor=actor, ids=ids, aside=True)
         return self._crop(dataset_id, kind, ids, wanted)
@@ -197,9 +195,10 @@ class Doctor:
     def keep_best(self, dataset_id: int, count: int = 25) -> int:
         """How many pictures were set aside for the best ones to stay."""
         self._context.actor.must_edit()
+        store, actor = self._context.store, self._context.actor
         best = set(self.best(dataset_id, count))
-        others = [p.id for p in self._every(dataset_id, only="kept") if p.id not in best]
-        return pictures.set_aside(self._context.store, actor=self._context.actor, ids=others, aside=True)
+        kept = pictures.list_picture_ids(store, actor=actor, dataset_id=dataset_id, only="kept")
+        return pictures.set_aside(store, actor=actor, ids=[id for id in kept if id not in best], aside=True)
 
     def lint(self, dataset_id: int, base: str = "") -> dict[int, list[str]]:
         """What is wrong with captions of kept pictures, by picture id.

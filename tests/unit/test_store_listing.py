@@ -171,3 +171,9 @@ def test_an_index_serves_each_order(store: Store, dataset: datasets.Dataset, sor
         )
         details = " ".join(row["detail"] for row in plan)
     assert f"idx_pictures_by_{sort}" in details and "TEMP B-TREE" not in details
+
+
+@pytest.mark.parametrize("only", ["all", "kept", "aside", "doubtful", "blurred"])
+def test_numbers_are_listed_as_pictures_are(store: Store, dataset: datasets.Dataset, only: str) -> None:
+    ids = pictures.list_picture_ids(store, actor=OWNER, dataset_id=dataset.id, only=only)
+    assert ids == [p.id for p in walked(store, dataset.id, only=only)]

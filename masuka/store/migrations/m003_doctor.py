@@ -65,3 +65,4 @@ def m003_doctor(db: Database) -> None:
     db.table("pictures").create_index(["dataset_id", "aside", "id"])
     for name, expression in ORDERS.items():
         db.execute(f"CREATE INDEX idx_pictures_by_{name} ON pictures (dataset_id, {expression}, id)")
+    db.execute("CREATE INDEX idx_pictures_unmeasured ON pictures (dataset_id, aside) WHERE scores = '{}'")
