@@ -31,6 +31,23 @@ def buttons(grid: str) -> str:
     ) + button("Look for faces again", "datasets-find-faces", look="quiet", selection=grid)  # fmt: skip
 
 
+def detector(studio: Studio) -> tuple[str, str]:
+    """How faces are found, and the button for the better way; '' where it is here."""
+    found = studio.edits.detector()
+    if not found.can_download:
+        return "", ""
+    how = found.why_none or (
+        f"Faces are found by {found.title}: people who look at the camera. YuNet finds turned and small ones too."
+    )
+    return how, button("Download YuNet (0.2 MB)", "datasets-detector")
+
+
+def on_detector(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """The job that fetches the better face detector."""
+    studio.edits.download_detector()
+    return Outcome("It is being downloaded. Then look for faces again in chosen pictures.")
+
+
 def on_cut_out(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The job that cuts the pictures out."""
     ids = ids_of(payload)
@@ -46,4 +63,4 @@ def on_find_faces(studio: Studio, payload: Payload, view: View) -> Outcome:
 
 
 REGIONS = (Region("cutting", draw_cutting),)
-ACTIONS = {"cut-out": on_cut_out, "find-faces": on_find_faces}
+ACTIONS = {"detector": on_detector, "cut-out": on_cut_out, "find-faces": on_find_faces}

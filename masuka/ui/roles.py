@@ -20,6 +20,7 @@ ACTIONS: dict[str, Role] = {
     "settings-sign-out": "viewer",
     "datasets-folder": "owner",
     "datasets-embedder": "owner",
+    "datasets-detector": "owner",
     "datasets-captions-download": "owner",
 }
 REGIONS: dict[str, Role] = {
@@ -35,7 +36,7 @@ REGIONS: dict[str, Role] = {
 }
 QUIET = frozenset(
     {"images-star", "datasets-caption", "datasets-aside", "datasets-crop", "datasets-reset", "datasets-edit",
-     "datasets-captions-edit", "datasets-captions-rename", "datasets-captions-remove", "datasets-captions-undo"}
+     "datasets-captions-edit", "datasets-captions-rename", "datasets-captions-remove", "datasets-captions-even", "datasets-captions-undo"}
 ) | frozenset(
     f"settings-{name}"
     for name in ("invite", "revoke", "role", "lock", "end", "remove", "share-all", "unshare", "registration",

@@ -61,3 +61,25 @@ def test_a_training_says_how_its_set_has_changed(visit: Visit, full: App) -> Non
         assert studio.training.runs(limit=1)[0].content == run.content
         studio.edits.reset([kept[0].id])
     page.get_by_role("button", name="Cancel").first.click()
+
+
+def test_chosen_pictures_are_cut_out_and_taken_back(visit: Visit, full: App) -> None:
+    dataset = dataset_of(full)
+    page = visit(full, tab="datasets", dataset=dataset)
+    tiles = page.locator("#page-datasets .tile")
+    expect(tiles.first).to_be_visible()
+    before = tiles.first.locator("img").get_attribute("src")
+    page.locator("#page-datasets .pick input").first.check(force=True)
+    bar = page.locator(".selection:visible")
+    bar.locator("summary", has_text="Crop").click()
+    bar.get_by_role("button", name="Cut out of the background").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cut out").click()
+    expect(tiles.first.locator("img")).not_to_have_attribute("src", before or "")
+    with Studio.open(full.settings) as studio:
+        first = studio.datasets.every_picture(dataset)[0]
+        assert studio.edits.recipe(first.id).background == "removed"
+        assert studio.edits.matte(first.id) is not None
+    page.locator("#page-datasets .pick input").first.check(force=True)
+    bar.locator("summary", has_text="Crop").click()
+    bar.get_by_role("button", name="Back to the original").click()
+    expect(tiles.first.locator("img")).to_have_attribute("src", before or "")
