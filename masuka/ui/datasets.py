@@ -71,7 +71,12 @@ def draw_settings(studio: Studio, view: View) -> str:
     dataset = studio.datasets.get(view.dataset)
     described = params(CreateDataset)
     fields = "".join(
-        forms.field(EDIT, described[name], value=getattr(dataset, name), wide=name != "trigger_word" and name != "class_word")
+        forms.field(
+            EDIT,
+            described[name],
+            value=getattr(dataset, name),
+            wide=name != "trigger_word" and name != "class_word",
+        )
         for name in ("name", "trigger_word", "class_word", "caption_template")
     )
     save = button("Save", "datasets-update", look="primary", form=EDIT, id=dataset.id, name=f"{EDIT}-go")

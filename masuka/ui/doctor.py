@@ -10,6 +10,7 @@ from masuka.errors import InvalidInput
 from masuka.store.jobs import Job
 from masuka.studio import Studio
 from masuka.studio.doctor import Report
+from masuka.ui import cutting
 from masuka.ui.cards import UNFINISHED, state_sentence
 from masuka.ui.kit import Outcome, Payload, id_of
 from masuka.ui.markup import attributes, bar, button, esc
@@ -38,7 +39,9 @@ def draw_doctor(studio: Studio, view: View) -> str:
     # The kinds of findings are told by the filters below; what is left is about the whole set.
     advice = report.sentences[len(report.counts) :]
     if report.unmeasured and not looking:
-        advice.insert(0, f"{plural(report.unmeasured, 'picture')} not looked at yet. Look again to judge them.")
+        advice.insert(
+            0, f"{plural(report.unmeasured, 'picture')} not looked at yet. Look again to judge them."
+        )
     hint = "".join(f'<p class="hint">{esc(sentence)}</p>' for sentence in advice)
     choices = ""
     if studio.actor.role != "viewer":
@@ -52,12 +55,13 @@ def draw_doctor(studio: Studio, view: View) -> str:
 
 def _notes(studio: Studio, report: Report) -> str:
     """How it was judged, behind one click."""
-    if not report.notes:
+    faces, fetch = cutting.detector(studio)
+    said = [*report.notes, *([faces] if faces else [])]
+    if not said:
         return ""
-    notes = "".join(f'<p class="hint">{esc(note)}</p>' for note in report.notes)
-    fetch = ""
+    notes = "".join(f'<p class="hint">{esc(note)}</p>' for note in said)
     if any(embedding.REPO in note for note in report.notes):
-        fetch = button(f"Download {embedding.REPO}", "datasets-embedder")
+        fetch += button(f"Download {embedding.REPO}", "datasets-embedder")
     return f'<details id="datasets-how"><summary>How this was judged</summary><div class="stack tight">{notes}<div class="actions">{fetch}</div></div></details>'
 
 
@@ -131,13 +135,11 @@ def kept_ids(studio: Studio, dataset_id: int) -> list[int]:
 
 
 def _counts(report: Report) -> str:
-    folded = sum(report.counts.get(kind, 0) for kind in ALIKE)
-    good = max(0, report.kept - report.doubtful)
-    parts = [f"{good:,} good"]
+    copies = sum(report.counts.get(kind, 0) for kind in ALIKE)
+    parts = [f"{max(0, report.kept - report.doubtful):,} good"]
     if report.doubtful:
-        parts.append(f"{report.doubtful:,} doubtful")
-    if folded:
-        parts.append(plural(folded, "duplicate") + " folded")
+        folded = f", {copies:,} of them {'a copy' if copies == 1 else 'copies'}" if copies else ""
+        parts.append(f"{report.doubtful:,} doubtful{folded}")
     return " · ".join(parts)
 
 
@@ -146,14 +148,16 @@ def _choices(dataset_id: int, report: Report, strictness: str, *, busy: bool) ->
         f"<option{attributes({'value': value, 'selected': value == strictness})}>{esc(text)}</option>"
         for value, text in STRICTNESS
     )
-    select = {"aria-label": "Strictness", "data-do-change": "datasets-strictness", "data-with": f'{{"id": {dataset_id}}}'}
+    select = {
+        "aria-label": "Strictness",
+        "data-do-change": "datasets-strictness",
+        "data-with": f'{{"id": {dataset_id}}}',
+    }
     best = ""
     if report.kept > BEST:
         best = button(f"Keep the best {BEST}", "datasets-best", id=dataset_id, disabled=busy)
     look = button("Look again", "datasets-look", look="quiet", id=dataset_id, disabled=busy)
-    return (
-        f'<div class="actions"><span class="choice"><select{attributes(select)}>{options}</select></span>{look}{best}</div>'
-    )
+    return f'<div class="actions"><span class="choice"><select{attributes(select)}>{options}</select></span>{look}{best}</div>'
 
 
 def _looking(studio: Studio, dataset_id: int) -> Job | None:
@@ -165,5 +169,5 @@ def _busy(studio: Studio, job: Job) -> str:
     cancel = button("Cancel", "library-cancel", look="quiet", ids=[job.id]) if job.asked != "cancel" else ""
     return (
         f'<div class="stack" data-job="{job.id}"><p class="hint" aria-live="polite">{esc(state_sentence(studio, job))}</p>'
-        f"{bar(job.step, job.total, job.title)}<div class=\"actions\">{cancel}</div></div>"
+        f'{bar(job.step, job.total, job.title)}<div class="actions">{cancel}</div></div>'
     )

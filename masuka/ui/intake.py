@@ -26,7 +26,7 @@ _TAKES = "Photos, a whole folder, or a zip or tar with captions. JPEG, PNG, WebP
 
 
 def draw_add(studio: Studio, view: View) -> str:
-    """Every way in, where it was asked for or nothing is in yet; else only what is dropped."""
+    """Every way in, where asked for or nothing is in yet; else a place to drop."""
     if view.dataset is None or view.part not in ("", "add"):
         return ""
     dataset = studio.datasets.get(view.dataset)
@@ -37,7 +37,9 @@ def draw_add(studio: Studio, view: View) -> str:
         drop = _drop(dataset, "drop", "")
     else:
         head, drop = "", _drop(dataset, "drop roomy", _NONE_YET)
-    ways = f'<div class="ways">{_links_form(dataset)}{_hub_form(dataset)}{_folder_form(studio, dataset)}</div>'
+    ways = (
+        f'<div class="ways">{_links_form(dataset)}{_hub_form(dataset)}{_folder_form(studio, dataset)}</div>'
+    )
     return f'<section class="card adding" aria-label="Add pictures">{head}{drop}{_folder_choice(dataset)}{ways}</section>'
 
 
@@ -164,7 +166,9 @@ def _folder_form(studio: Studio, dataset: Dataset) -> str:
         + button("Add from there", "datasets-folder", form=FOLDER, id=dataset.id, name=f"{FOLDER}-go")
     )
     return _way(
-        "datasets-from-folder", "From a folder on this machine", forms.form(FOLDER, body, submit=f"{FOLDER}-go")
+        "datasets-from-folder",
+        "From a folder on this machine",
+        forms.form(FOLDER, body, submit=f"{FOLDER}-go"),
     )
 
 

@@ -39,7 +39,11 @@ def side_of_picture(studio: Studio, picture_id: int) -> str:
     masked = studio.edits.mask(picture_id) is not None
     if masked:
         given["data-mask"] = f"mask/{shown.id}"
-    tools = _tools(shown, edits, masked=masked) + _caption(shown) if may_edit else f'<p class="prompt">{esc(shown.caption)}</p>'
+    tools = (
+        _tools(shown, edits, masked=masked) + _caption(shown)
+        if may_edit
+        else f'<p class="prompt">{esc(shown.caption)}</p>'
+    )
     return (
         f"<div{attributes(given)}>{_state(shown, found)}{tools}{_measures(shown, edits)}"
         f"{_actions(shown)}</div>{_editor() + _painter(shown, masked=masked) if may_edit else ''}"
@@ -68,7 +72,9 @@ def _state(shown: Picture, found: Sequence[Finding]) -> str:
 
 def _caption(shown: Picture) -> str:
     name = f"picture-{shown.id}"
-    save = button("Save caption", "datasets-caption", look="primary", form=name, id=shown.id, name=f"{name}-go")
+    save = button(
+        "Save caption", "datasets-caption", look="primary", form=name, id=shown.id, name=f"{name}-go"
+    )
     text = (
         f'<div class="field wide"><label for="{name}-caption">Caption</label><textarea id="{name}-caption" name="caption" '
         f'rows="4" aria-describedby="{name}-caption-error">{esc(shown.caption)}</textarea>'
@@ -84,7 +90,9 @@ def _tools(shown: Picture, edits: PictureEdits, *, masked: bool) -> str:
     )
     reset = ""
     if edits != PictureEdits():
-        reset = button("Back to the original", "datasets-reset", look="quiet", ids=[shown.id], name="picture-reset")
+        reset = button(
+            "Back to the original", "datasets-reset", look="quiet", ids=[shown.id], name="picture-reset"
+        )
     return (
         '<div class="tools"><p class="name">Crop to</p>'
         f'<div class="parts">{parts}</div><div class="actions"><button type="button" class="button" data-editor="open" '

@@ -59,7 +59,9 @@ def draw_pictures(studio: Studio, view: View) -> str:
     page = list(studio.datasets.pictures(dataset.id, limit=PAGE, only=only, sort=sort))
     if view.until:
         page = _up_to(page, view.until, sort)
-    head = f'<div class="row between filters">{_filters(report, only)}{_sorts(sort)}</div>' + reason(dataset.id, report, only)
+    head = f'<div class="row between filters">{_filters(report, only)}{_sorts(sort)}</div>' + reason(
+        dataset.id, report, only
+    )
     if not page:
         return head + card(empty("datasets", _nothing(only), go("Show all kept", only=None)))
     more = _after(dataset.id, page, only, sort) if view.until or len(page) == PAGE else ""
@@ -122,7 +124,9 @@ def on_crop(studio: Studio, payload: Payload, view: View) -> Outcome:
     changed = studio.edits.crop_to(ids, part)  # type: ignore[arg-type]
     missed = len(ids) - changed
     more = f" In {plural(missed, 'picture')} no face was found." if missed else ""
-    return Outcome(f"{plural(changed, 'picture')} cropped.{more}", undo=("datasets-edit", {"recipes": before}))
+    return Outcome(
+        f"{plural(changed, 'picture')} cropped.{more}", undo=("datasets-edit", {"recipes": before})
+    )
 
 
 def on_reset(studio: Studio, payload: Payload, view: View) -> Outcome:
@@ -142,10 +146,16 @@ def on_unmask(studio: Studio, payload: Payload, view: View) -> Outcome:
 
 
 def on_edit(studio: Studio, payload: Payload, view: View) -> Outcome:
-    """Pictures with other recipes, as [number, recipe] each; their files stay as they are."""
+    """Pictures with other recipes, given as [number, recipe]; their files stay."""
     given = payload.get("recipes")
-    pairs = [pair for pair in given if isinstance(pair, list) and len(pair) == 2] if isinstance(given, list) else []
-    wanted = {id: recipe for id, recipe in ((id_in(a), b) for a, b in pairs) if id and isinstance(recipe, dict)}
+    pairs = (
+        [pair for pair in given if isinstance(pair, list) and len(pair) == 2]
+        if isinstance(given, list)
+        else []
+    )
+    wanted = {
+        id: recipe for id, recipe in ((id_in(a), b) for a, b in pairs) if id and isinstance(recipe, dict)
+    }
     if not wanted:
         raise InvalidInput("Nothing is selected.", "Choose one or more first.")
     before = _recipes(studio, list(wanted))
