@@ -94,7 +94,7 @@ def test_dropped_photos_are_sorted_mended_and_trained_on(full: App, visit: Visit
     assert f"dataset={dataset.id}" in page.url
 
 
-def test_a_folder_keeps_its_captions_and_a_zip_is_opened(full: App, visit: Visit, tmp_path: Path) -> None:
+def test_a_folder_keeps_its_captions(full: App, visit: Visit, tmp_path: Path) -> None:
     made = photos(tmp_path / "set" / "10_fold1 robot", 3, seed=9)
     made[0].with_suffix(".txt").write_text("fold1 robot waving")
     with Studio.open(full.settings) as studio:
