@@ -156,7 +156,7 @@ class Captions:
         )
 
     def set(self, picture_id: int, text: str, *, before: str | None = None) -> Picture:
-        """The picture with its new caption; raises Conflict as `datasets.set_caption` does."""
+        """The picture with its new caption; raises as `datasets.set_caption` does."""
         return self._datasets.set_caption(picture_id, text, before=before)
 
     def edit(self, request: EditCaptions | Mapping[str, Any] | None = None, /, **values: Any) -> int:

@@ -45,7 +45,7 @@ class PocketSpeaker:
 
 
 def shows(image: Image.Image, said: str) -> bool:
-    """Whether the picture looks as the robot that was said would: it is drawn and compared.
+    """Whether a picture looks as what was said of it does: it is drawn and compared.
 
     A small model is sure of itself also before a photograph; its own words, drawn, are not.
     """

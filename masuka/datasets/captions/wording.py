@@ -114,9 +114,9 @@ def key_of(phrase: str) -> str:
 def settled(
     captions: Mapping[int, str], others: Iterable[str] = (), synonyms: Sequence[Sequence[str]] = ()
 ) -> dict[int, str]:
-    """The captions in one wording: each synonym as the set, `others` included, says it most often.
+    """The captions in one wording: each synonym as the set says it most often.
 
-    Between equals the first one of its group wins.
+    `others` are the set's captions that stay as they are. Between equals the first one of its group wins.
     """
     every = [*captions.values(), *others]
     swaps: list[tuple[re.Pattern[str], str]] = []
