@@ -31,7 +31,7 @@ CAPTIONS_AT_ONCE = 8
 TAIL_BYTES = 4096
 WEIGHTS = "weights"
 UNCOVERED = 0.1
-"""How much a place outside the mask still counts (OneTrainer's default)."""
+"""How much a place outside the mask still counts (OneTrainer's default too)."""
 
 
 @dataclass(frozen=True)
