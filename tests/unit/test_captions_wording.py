@@ -58,6 +58,22 @@ def test_the_trigger_word_stands_there_once(style: str, said: str) -> None:
     assert len(re.findall(r"\bbolt7x\b", caption)) == 1
 
 
+@pytest.mark.parametrize("style", ["sentence", "tags", "fixed"])
+@pytest.mark.parametrize(
+    "partial", ["a smiling bolt7x robot wearing a crown in a meadow", "bolt7x, waving", "Bolt7x waving at bolt7x", "a picture of bolt7x robot"],
+)  # fmt: skip
+def test_also_where_a_person_wrote_it(style: str, partial: str) -> None:
+    caption = compose(ROBOT, rules(style, "crown"), partial=partial)
+    assert len(re.findall(r"bolt7x", caption, re.IGNORECASE)) == 1 and "crown" not in caption
+    assert ("smiling" in caption) == ("smiling" in partial) and ("waving" in caption) == ("waving" in partial)
+
+
+@given(st.text(st.sampled_from("a bolt7x, robot.with and"), max_size=60), st.sampled_from(["sentence", "tags", "fixed"]))
+def test_whatever_was_written(partial: str, style: str) -> None:
+    caption = compose("a robot in a park", rules(style), partial=partial)
+    assert len(re.findall(r"(?<![\w-])bolt7x(?![\w-])", caption)) == 1
+
+
 def test_whom_the_trigger_word_names_is_not_described_twice() -> None:
     assert compose("a man on a bench", rules("sentence", class_word="person")) == "a bolt7x person on a bench"
     assert compose("an old man on a bench", rules("fixed", class_word="man")) == "bolt7x man, old, on a bench"

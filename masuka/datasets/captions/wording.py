@@ -65,11 +65,12 @@ def compose(said: str, rules: Rules, *, partial: str = "") -> str:
     `partial` is what a person had written; what the captioner did not say of it is worked in.
     """
     said = _OPENINGS.sub("", " ".join(said.split())).strip().rstrip(".")
-    kept = [p for p in phrases(partial) if not _is_subject(p, rules)] if partial else []
+    own = _whole(rules.trigger_word).sub("", partial)
+    kept = [p for p in _described(own, rules) if not _is_constant(p, rules.constant)] if own.strip() else []
     if rules.style == "sentence":
         return _sentence(said, kept, rules)
     said_phrases = [p for p in _described(said, rules) if not _is_constant(p, rules.constant)]
-    told = _together(said_phrases, kept)
+    told = [bare for phrase in _together(said_phrases, kept) if (bare := _nameless(phrase, rules))]
     if rules.style == "fixed":
         told = sorted(told, key=lambda phrase: SLOTS.index(slot_of(phrase)))
         return clean_caption(", ".join([f"{rules.trigger_word} {rules.class_word}", *told]))
@@ -102,8 +103,7 @@ def _bare(piece: str) -> str:
 
 def traits(text: str, rules: Rules) -> list[str]:
     """What a caption says of its subject, each trait apart, in lower case."""
-    said = _OPENINGS.sub("", " ".join(text.split())).rstrip(".")
-    return [phrase.lower() for phrase in _described(said, rules)]
+    return [phrase.lower() for phrase in _described(text.rstrip("."), rules)]
 
 
 def key_of(phrase: str) -> str:
@@ -176,6 +176,11 @@ def _sentence(said: str, kept: Sequence[str], rules: Rules) -> str:
     return clean_caption(re.sub(r"\b([Aa])n?(?= (\w))", _article, text))
 
 
+def _nameless(phrase: str, rules: Rules) -> str:
+    """The phrase without the trigger word, which stands at the beginning already."""
+    return " ".join(_whole(rules.trigger_word).sub("", phrase).split())
+
+
 def _article(found: re.Match[str]) -> str:
     """'a' or 'an', as the word that now follows wants it."""
     return found[1] + ("n" if found[2].lower() in "aeiou" else "")
@@ -215,6 +220,7 @@ def _tidy(text: str) -> str:
 
 def _described(said: str, rules: Rules) -> list[str]:
     """The phrases of what was said; a subject's adjectives become phrases of their own."""
+    said = _OPENINGS.sub("", " ".join(said.split()))
     found: list[str] = []
     for phrase in phrases(said):
         words = phrase.split()
