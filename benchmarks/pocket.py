@@ -1,6 +1,6 @@
 """The built-in model against its goals: prompts it never saw, its speed, what a LoRA learns.
 
-The judge reads the pictures. Prompts are sentences about combinations that no training
+The judge reads the pictures; the caption model describes drawings whose attributes are known. Prompts are sentences about combinations that no training
 picture shows; the LoRA learns a robot with attributes that the base has never seen.
 """
 
@@ -21,9 +21,20 @@ from benchmarks.harness import Bars, Figures, bar, say
 from masuka import Settings, Studio, pocket
 from masuka.config import Workspace
 from masuka.families import draw_limits_of, family_of
+from masuka.pocket import captioner
 from masuka.pocket.judge import Judge
+from masuka.pocket.train_captioner import named_right
 from masuka.pocket.words import character_caption
-from masuka.pocket.world import KEPT_OUT, Scene, canonical_prompt, character_scenes, sample_scene
+from masuka.pocket.world import (
+    KEPT_OUT,
+    Scene,
+    canonical_prompt,
+    character_scenes,
+    is_held_out,
+    sample_any_scene,
+    sample_scene,
+)
+from masuka.pocket.world import draw as drawn_scene
 from masuka.requests.images import DrawImages
 
 SEED = 20_261_120
@@ -39,14 +50,36 @@ FOLLOWED = ("place", "hat")
 
 
 def measure() -> tuple[Figures, Bars]:
-    """Figures and bars of all three parts."""
+    """Figures and bars of all four parts."""
     judge = Judge.load(pocket.JUDGE_FOLDER)
     figures: Figures = {}
     bars: Bars = {}
-    for part in (follows_prompts(judge), draws_in(), learns_a_character(judge)):
+    for part in (names_what_it_sees(), follows_prompts(judge), draws_in(), learns_a_character(judge)):
         figures |= part[0]
         bars |= part[1]
     return figures, bars
+
+
+def names_what_it_sees() -> tuple[Figures, Bars]:
+    """The share of worlds never trained on of which the caption model names each attribute right.
+
+    `caption_new_…` are robots with what was kept out of Pocket's own training: stripes, scarves, antennas.
+    """
+    model, processor = captioner.load(pocket.CAPTIONER_FOLDER)
+    rng = random.Random(SEED)
+    held_out: list[Scene] = []
+    while len(held_out) < PROMPTS:
+        scene = sample_any_scene(rng)
+        held_out += [scene] * is_held_out(scene)
+    unseen = [scene for seed in range(10) for scene in character_scenes(seed, PICTURES)]
+    say(f"captions of {PROMPTS} worlds that were never trained on, and of {len(unseen)} pictures of new robots")
+    figures: Figures = {}
+    for name, scenes in (("caption", held_out), ("caption_new", unseen)):
+        said = captioner.say_of(model, processor, [drawn_scene(scene) for scene in scenes])
+        figures |= {f"{name}_{attribute}": value for attribute, value in named_right(said, scenes).items()}
+    bars = {name: bar(value, ">= 0.95") for name, value in figures.items()}
+    weights = sum(file.stat().st_size for file in pocket.CAPTIONER_FOLDER.glob("*.safetensors")) / 2**20
+    return figures | {"caption_mib": weights}, bars | {"caption_mib": bar(weights, "<= 6")}
 
 
 def follows_prompts(judge: Judge) -> tuple[Figures, Bars]:

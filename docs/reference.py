@@ -20,6 +20,7 @@ import typer.main  # noqa: E402 - the project's folder has to be on the path fir
 from masuka.cli import app  # noqa: E402
 from masuka.families import FAMILIES  # noqa: E402
 from masuka.requests.base import Param, Request, params, show_number  # noqa: E402
+from masuka.requests.captions import CaptionPictures  # noqa: E402
 from masuka.requests.datasets import (  # noqa: E402
     AddPictures,
     CreateCharacter,
@@ -27,12 +28,15 @@ from masuka.requests.datasets import (  # noqa: E402
     EditCaptions,
     UpdateDataset,
 )
+from masuka.requests.doctor import KeepBest, LookAfter  # noqa: E402
+from masuka.requests.edits import Augment, PictureEdits  # noqa: E402
 from masuka.requests.images import DrawImages  # noqa: E402
 from masuka.requests.training import TrainImage  # noqa: E402
 
 FILE = ROOT / "docs" / "reference.md"
 REQUESTS: tuple[type[Request], ...] = (
-    CreateCharacter, CreateDataset, UpdateDataset, AddPictures, EditCaptions, TrainImage, DrawImages,
+    CreateCharacter, CreateDataset, UpdateDataset, AddPictures, EditCaptions, CaptionPictures, PictureEdits, Augment, LookAfter,
+    KeepBest, TrainImage, DrawImages,
 )  # fmt: skip
 VARIABLES = {
     "MASUKA_HOME": "The workspace: the folder of everything MASUKA keeps. Default: the system's place for data.",

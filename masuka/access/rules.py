@@ -50,6 +50,9 @@ RULES: tuple[Rule, ...] = (
     _rule(r"/download/diagnostics", "owner", kind="change"),
     _rule(r"/download/.+", "viewer", kind="change"),  # a zip is made for it
     _rule(r"/upload/.+", "editor", "PUT"),
+    _rule(r"/caption/.+", "editor", "PUT"),
+    _rule(r"/mask/.+", "viewer"),
+    _rule(r"/mask/.+", "editor", "PUT"),
     # Of Gradio what the page loads
     _rule(r"/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|pwa_icon(/.+)?)/?", "viewer"),
     _rule(r"/(static|assets|svelte)/.+", "viewer"),
@@ -69,7 +72,7 @@ CLOSED: tuple[Rule, ...] = tuple(
         r"/gradio_api/(vibe-edit|undo-vibe-edit|vibe-code|vibe-starter-queries|queue/status)/?",
         r"/monitoring(/.*)?",
         r"/(login|logout)/?",  # Gradio's own, beside ours
-        r"/(media|drawing|fragment|download|upload)/.*",  # with another method than theirs
+        r"/(media|drawing|fragment|download|upload|caption|mask)/.*",  # with another method than theirs
     )
 )
 """Written down so that a route of Gradio that is new is noticed, not so that it is closed."""

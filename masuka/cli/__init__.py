@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from masuka.cli import characters, database, datasets, jobs, make, models, people, share, vault
+from masuka.cli import characters, database, datasets, doctor, edits, jobs, make, models, people, share, vault
 from masuka.cli.start import add_to
 
 app = typer.Typer(
@@ -16,6 +16,8 @@ app = typer.Typer(
 )
 add_to(app)
 app.add_typer(characters.group, name="character")
+edits.add_to(datasets.group)
+doctor.add_to(datasets.group)
 app.add_typer(datasets.group, name="dataset")
 app.add_typer(make.train_group, name="train")
 app.add_typer(make.generate_group, name="generate")

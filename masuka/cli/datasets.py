@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
+from masuka.cli import captions as caption_commands
 from masuka.cli import show
 from masuka.cli.command import Answer, command
+from masuka.datasets.sidecars import read_text
 from masuka.requests.datasets import CreateDataset, EditCaptions
+from masuka.requests.exchange import PushDataset
 from masuka.store.jobs import Job
 from masuka.studio import Studio
 
 group = typer.Typer(help="Data sets: pictures and their captions.", no_args_is_help=True)
+group.add_typer(caption_commands.group, name="caption")
 
 
 @command(group, "create", request=CreateDataset, argument="name")
@@ -27,13 +31,38 @@ def create(studio: Studio, values: dict[str, object]) -> Answer:
 def add(
     studio: Studio,
     dataset_id: int,
-    paths: Annotated[list[Path], typer.Argument(help="Files, folders or zip archives.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files, folders, zip or tar archives.")],
     as_json: bool = False,
 ) -> Answer:
     """Takes pictures in, with the captions that lie beside them."""
     absolute = [str(path.expanduser().resolve()) for path in paths]
     job = show.run(studio, studio.datasets.add_pictures(dataset_id, absolute), quiet=as_json)
     return _added(job)
+
+
+@command(group, "add-links")
+def add_links(
+    studio: Studio,
+    dataset_id: int,
+    file: Annotated[Path, typer.Argument(help="A text file with one link a line.")],
+    as_json: bool = False,
+) -> Answer:
+    """Fetches the pictures behind a list of links of the public web."""
+    links = read_text(file.expanduser().read_bytes())
+    return _added(show.run(studio, studio.datasets.add_links(dataset_id, links), quiet=as_json))
+
+
+@command(group, "add-hub")
+def add_hub(
+    studio: Studio,
+    dataset_id: int,
+    repo: Annotated[str, typer.Argument(help="The data set on Hugging Face, owner/name.")],
+    revision: str = "",
+    as_json: bool = False,
+) -> Answer:
+    """Takes in the pictures of a data set of Hugging Face, with their captions."""
+    job = studio.datasets.add_from_hub(dataset_id, repo, revision or None)
+    return _added(show.run(studio, job, quiet=as_json))
 
 
 @command(group, "samples")
@@ -69,19 +98,31 @@ def edit_captions(studio: Studio, dataset_id: int, values: dict[str, object]) ->
     return Answer({"changed": changed}, f"{changed} captions changed.")
 
 
-@command(group, "check")
-def check(studio: Studio, dataset_id: int) -> Answer:
-    """Says what stands in the way of a good training."""
-    problems = studio.datasets.check(dataset_id)
-    text = "\n".join(problems) or "Nothing stands in the way."
-    return Answer({"problems": problems}, text, code=1 if problems else 0)
-
-
 @command(group, "export")
-def export(studio: Studio, dataset_id: int, to: Path) -> Answer:
-    """Writes a zip with the pictures, a .txt caption for each, and a side-car."""
-    file = studio.datasets.export(dataset_id, to.expanduser().resolve())
+def export(
+    studio: Studio,
+    dataset_id: int,
+    to: Path,
+    layout: Annotated[str, typer.Option(help="zip, kohya or imagefolder.")] = "zip",
+) -> Answer:
+    """Writes a zip with the pictures that are not set aside, and their captions."""
+    file = studio.datasets.export(dataset_id, to.expanduser().resolve(), layout=layout)
     return Answer({"file": str(file)}, str(file))
+
+
+@command(group, "push", request=PushDataset, omit=("dataset_id",))
+def push(studio: Studio, dataset_id: int, values: dict[str, object], as_json: bool = False) -> Answer:
+    """Puts the pictures on Hugging Face, private unless you say otherwise."""
+    given = PushDataset.parse({**values, "dataset_id": dataset_id})
+    job = show.run(
+        studio,
+        studio.datasets.push(
+            dataset_id, given.repo, given.private, licence=given.licence, consent=given.consent
+        ),
+        quiet=as_json,
+    )
+    result = job.result or {}
+    return Answer({"job_id": job.id, **result}, f"{result.get('pictures', 0)} pictures are at {result.get('url', '')}.")
 
 
 @command(group, "delete")

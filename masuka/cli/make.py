@@ -51,6 +51,23 @@ def list_trainings(
     return Answer(found, show.table(head, rows, empty="No trainings yet."))
 
 
+@command(train_group, "repeat")
+def repeat_training(studio: Studio, run_id: int, later: Later = False, as_json: bool = False) -> Answer:
+    """Does a training again from the pictures and captions that it learnt from then."""
+    job = studio.training.repeat(run_id)
+    if not later:
+        job = show.run(studio, job, quiet=as_json)
+    return Answer({"job": job}, f"Job {job.id}: {job.title} is {job.state}.")
+
+
+@command(train_group, "content")
+def content_of_training(studio: Studio, run_id: int) -> Answer:
+    """Says how the data set differs now from what a training learnt from."""
+    found = studio.training.content(run_id)
+    lines = [*found.sentences, *([found.problem] if found.problem else [])]
+    return Answer(found, "\n".join(lines) or "The data set is as it was.")
+
+
 @command(train_group, "delete")
 def delete_training(studio: Studio, run_id: int, yes: bool = False) -> Answer:
     """Deletes a training with its checkpoints and samples; a LoRA that it made stays."""

@@ -16,8 +16,8 @@ from pathlib import Path
 from masuka.datasets.decoding import BROKEN_ARCHIVE, LARGEST_BYTES, too_many_bytes
 from masuka.errors import InvalidInput
 
-MOST_MEMBERS = 10_000
-LARGEST_TOTAL_BYTES = 4_000_000_000
+MOST_MEMBERS = 25_000
+LARGEST_TOTAL_BYTES = 16_000_000_000
 LARGEST_RATIO = 100
 RATIO_COUNTS_FROM_BYTES = 200_000_000
 _LARGEST_DIRECTORY_BYTES = 8_000_000
@@ -33,7 +33,7 @@ class _BoundedFile(io.FileIO):
     def read(self, size: int | None = -1) -> bytes:
         """The next bytes; raises InvalidInput when more are asked for at once."""
         if size is not None and size > _LARGEST_DIRECTORY_BYTES:
-            raise _too_many(MOST_MEMBERS)
+            raise too_many(MOST_MEMBERS)
         return super().read(_LARGEST_DIRECTORY_BYTES if size is None or size < 0 else size)
 
 
@@ -43,8 +43,10 @@ class Member:
 
     name: str
     size: int
-    info: zipfile.ZipInfo
+    info: zipfile.ZipInfo | None = None
     refusal: InvalidInput | None = None
+    at: int = 0
+    """Where a tar's member begins; a zip's is found by its `info`."""
 
 
 class Archive:
@@ -57,7 +59,7 @@ class Archive:
             self.members = tuple(_members(self._zip, path.stat().st_size))
         except BROKEN_ARCHIVE as error:
             self._file.close()
-            raise InvalidInput("The archive is damaged or cut off.", "Pack it again.") from error
+            raise broken() from error
         except InvalidInput:
             self._file.close()
             raise
@@ -72,6 +74,7 @@ class Archive:
         """The member's bytes; raises InvalidInput past `limit` or the archive's total."""
         if member.refusal is not None:
             raise member.refusal
+        assert member.info is not None
         try:
             with self._zip.open(member.info) as stream:
                 data = stream.read(min(limit, self._left) + 1)
@@ -79,7 +82,7 @@ class Archive:
             raise InvalidInput("The file is damaged inside the archive.", "Pack it again.") from error
         self._left -= len(data)
         if self._left < 0:
-            raise _too_large()
+            raise too_large()
         if len(data) > limit:
             raise too_many_bytes(max(len(data), member.size), limit)
         return data
@@ -88,28 +91,21 @@ class Archive:
 def _members(archive: zipfile.ZipFile, archive_bytes: int) -> Iterator[Member]:
     infos = [info for info in archive.infolist() if not info.is_dir()]
     if len(infos) > MOST_MEMBERS:
-        raise _too_many(MOST_MEMBERS)
+        raise too_many(MOST_MEMBERS)
     total = sum(info.file_size for info in infos)
     if total > LARGEST_TOTAL_BYTES:
-        raise _too_large()
+        raise too_large()
     if total > RATIO_COUNTS_FROM_BYTES and total > archive_bytes * LARGEST_RATIO:
-        raise InvalidInput(
-            f"The archive would grow {total / archive_bytes:,.0f}-fold when unpacked.",
-            "Pictures do not; look at what is inside.",
-        )
+        raise grows(total / archive_bytes)
     for info in infos:
         yield Member(info.filename.replace("\\", "/"), info.file_size, info, _refusal(info))
 
 
 def _refusal(info: zipfile.ZipInfo) -> InvalidInput | None:
     # orig_filename: zipfile cuts the other one at a NUL.
-    name = info.orig_filename.replace("\\", "/")
-    if name.startswith("/") or name[1:2] == ":":
-        return InvalidInput("The name in the archive is an absolute path.", "Pack it with plain names.")
-    if ".." in name.split("/"):
-        return InvalidInput("The name in the archive leads out of it.", "Pack it with plain names.")
-    if any(ord(c) < 32 for c in name):
-        return InvalidInput("The name in the archive holds control characters.", "Rename it and pack again.")
+    wrong = misleading(info.orig_filename.replace("\\", "/"))
+    if wrong is not None:
+        return wrong
     if stat.S_ISLNK(info.external_attr >> 16):
         return InvalidInput("The archive holds a link, not the file itself.", "Pack the file it points to.")
     if info.flag_bits & _ENCRYPTED:
@@ -121,11 +117,36 @@ def _refusal(info: zipfile.ZipInfo) -> InvalidInput | None:
     return None
 
 
-def _too_many(most: int) -> InvalidInput:
+def misleading(name: str) -> InvalidInput | None:
+    """Why a member of that name (slashes forward) is not taken; None for a plain one."""
+    if name.startswith("/") or name[1:2] == ":":
+        return InvalidInput("The name in the archive is an absolute path.", "Pack it with plain names.")
+    if ".." in name.split("/"):
+        return InvalidInput("The name in the archive leads out of it.", "Pack it with plain names.")
+    if any(ord(c) < 32 for c in name):
+        return InvalidInput("The name in the archive holds control characters.", "Rename it and pack again.")
+    return None
+
+
+def broken() -> InvalidInput:
+    """The refusal of an archive that cannot be read."""
+    return InvalidInput("The archive is damaged or cut off.", "Pack it again.")
+
+
+def grows(times: float) -> InvalidInput:
+    """The refusal of an archive that holds next to nothing, many times over."""
+    return InvalidInput(
+        f"The archive would grow {times:,.0f}-fold when unpacked.", "Pictures do not; look at what is inside."
+    )
+
+
+def too_many(most: int) -> InvalidInput:
+    """The refusal of an archive with more than `most` files."""
     return InvalidInput(f"The archive holds more than {most:,} files.", "Split it into smaller archives.")
 
 
-def _too_large() -> InvalidInput:
+def too_large() -> InvalidInput:
+    """The refusal of an archive whose files are too large together."""
     return InvalidInput(
         f"The archive unpacks to more than {LARGEST_TOTAL_BYTES // 1_000_000_000} GB.",
         "Split it into smaller archives.",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from masuka.datasets import DatasetRow, PictureRow, Resolve
-from masuka.datasets.captions import has_trigger
+from masuka.datasets.captions.text import has_trigger
 
 FEWEST_PICTURES = 10
 _NAMES_SHOWN = 3

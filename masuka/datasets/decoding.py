@@ -8,30 +8,38 @@ stays behind.
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
 import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from PIL import Image, ImageCms, JpegImagePlugin
+from PIL import Image, JpegImagePlugin
 
-from masuka.datasets.stripping import without_metadata
+from masuka.datasets.colours import profile_to_apply, to_rgb
+from masuka.datasets.stripping import MOST_SCANS, without_metadata
 from masuka.errors import InvalidInput
 
 LARGEST_BYTES = 50_000_000
 LARGEST_PIXELS = 40_000_000
 SMALLEST_SIDE_PX = 16
-MOST_SCANS = 500
+LOOK_PX = 1024
+"""The longer side of the small picture that is measured and made into a thumbnail."""
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
     (b"BM", "BMP"), (b"II*\x00", "TIFF"), (b"MM\x00*", "TIFF"), (b"II+\x00", "TIFF"), (b"MM\x00+", "TIFF"),
 )  # fmt: skip
+_BRANDS = {
+    b"heic": "HEIF", b"heix": "HEIF", b"heim": "HEIF", b"heis": "HEIF", b"hevc": "HEIF", b"hevx": "HEIF",
+    b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF", b"avis": "AVIF",
+}  # fmt: skip
+"""What an ISO media file says it is (ISO/IEC 23008-12, annex B; AV1 Image File Format)."""
 _FOREIGN = (
     (b"PK\x03\x04", "an archive"), (b"PK\x05\x06", "an empty archive"), (b"Rar!", "an archive"),
     (b"7z\xbc\xaf\x27\x1c", "an archive"), (b"\x1f\x8b", "an archive"), (b"%PDF", "a PDF document"),
@@ -51,7 +59,10 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-_CMS_SPACES = {"RGB": "RGB ", "CMYK": "CMYK", "L": "GRAY"}
+_SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp"}
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,7 @@ class Decoded:
     """An upright RGB picture without metadata, and how to store it well.
 
     `file` is the source cut down to its pixels, where those needed no change at all.
+    `tables` are a JPEG's quantisation tables.
     """
 
     image: Image.Image
@@ -66,6 +78,20 @@ class Decoded:
     save_options: dict[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     file: bytes | None = None
+    tables: Mapping[int, Sequence[int]] | None = None
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A file cut down to its pixels, and a small look at what it shows."""
+
+    file: bytes
+    suffix: str
+    width: int
+    height: int
+    small: Image.Image
+    remarks: tuple[str, ...] = ()
+    tables: Mapping[int, Sequence[int]] | None = None
 
 
 def sniff(data: bytes) -> str:
@@ -84,10 +110,20 @@ def sniff(data: bytes) -> str:
             )
             raise InvalidInput(f"The file is {what}, not a picture.", hint)
     if data[4:8] == b"ftyp":
-        raise InvalidInput("The file is a HEIC, AVIF or video file.", "Save it as JPEG or PNG first.")
+        return _still(data)
     if data[:64].lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\x00").startswith(b"<"):
         raise InvalidInput("The file is an SVG, HTML or XML text, not a picture.", "Save it as PNG first.")
     raise InvalidInput("The file is not a picture.", "Add PNG, JPEG, WebP, BMP, TIFF or GIF pictures.")
+
+
+def _still(data: bytes) -> str:
+    """HEIF or AVIF, by the brands that an ISO media file names; raises InvalidInput for a video."""
+    end = min(max(16, int.from_bytes(data[:4], "big")), 256)
+    brands = [data[8:12], *(data[at : at + 4] for at in range(16, end - 3, 4))]
+    names = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
+    if not names:
+        raise InvalidInput("The file is a video, not a picture.", "Take a picture out of it first.")
+    return "AVIF" if "AVIF" in names else names[0]
 
 
 def decode(data: bytes) -> Decoded:
@@ -96,14 +132,87 @@ def decode(data: bytes) -> Decoded:
     Sizes are judged from the header, before any pixel is decoded.
     Raises InvalidInput with a sentence for everything that is not one sound picture.
     """
-    if len(data) > LARGEST_BYTES:
-        raise too_many_bytes(len(data))
-    name = sniff(data)
-    _refuse_tricks(data)
+    name = _judged(data)
+    if name == "JPEG" and data.count(_JPEG_SCAN) > MOST_SCANS:
+        # Each scan of a progressive JPEG passes over the whole picture; real ones have about ten.
+        raise InvalidInput(
+            f"The picture is stored in more than {MOST_SCANS} layers.",
+            "Save the picture again in an image program.",
+        )
     with warnings.catch_warnings():
         # Pillow warns about oddities of the file; what matters of them is judged here.
         warnings.simplefilter("ignore")
         return _decode(data, name)
+
+
+def glance(data: bytes) -> Glance | None:
+    """The file as it will be stored, seen through one scaled decode; None for others.
+
+    Only a JPEG or WebP whose pixels stay as they are can be taken so: upright, sRGB,
+    opaque. What is seen is decoded from the very bytes that are stored. Raises
+    InvalidInput for what can be told without decoding; `decode` has the last word.
+    """
+    name = _judged(data)
+    file = without_metadata(data, name)
+    if file is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return _glance(data, file, name)
+        except InvalidInput:
+            raise
+        except Exception as error:  # noqa: BLE001 - a decoder fed with hostile bytes may raise anything
+            log.debug("no quick look: %r", error)
+            return None
+
+
+def shrunk(image: Image.Image) -> Image.Image:
+    """The same picture with sides of at most LOOK_PX."""
+    small = image.reduce(_scale(*image.size)) if _scale(*image.size) > 1 else image
+    if max(small.size) > LOOK_PX:
+        small = small.resize(fitted(*small.size, LOOK_PX), Image.Resampling.BOX)
+    return small
+
+
+def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
+    """The size within longest × longest of a picture with those proportions."""
+    share = min(1.0, longest / max(width, height))
+    return max(1, round(width * share)), max(1, round(height * share))
+
+
+def _scale(width: int, height: int) -> int:
+    """By how much to decode smaller: what JPEG can, and not much below LOOK_PX."""
+    return next((s for s in (8, 4, 2) if max(width, height) >= 0.88 * LOOK_PX * s), 1)
+
+
+def _glance(data: bytes, file: bytes, name: str) -> Glance | None:
+    remarks: list[str] = []
+    with Image.open(io.BytesIO(data), formats=[name]) as opened:
+        _refuse_sizes(opened.width, opened.height)
+        if opened.mode != "RGB" or opened.has_transparency_data or _turn_of(opened, remarks) is not None:
+            return None
+        if profile_to_apply(opened, opened.info.get("icc_profile"), remarks) is not None:
+            return None
+        size, tables = opened.size, getattr(opened, "quantization", None)
+    with Image.open(io.BytesIO(file), formats=[name]) as again:
+        if again.mode != "RGB" or again.size != size:
+            return None
+        scale = _scale(*size)
+        again.draft("RGB", (size[0] // scale, size[1] // scale))
+        again.load()
+        small = shrunk(again)
+    small.info = {}
+    return Glance(file, _SUFFIXES[name], *size, small=small, remarks=tuple(remarks), tables=tables)
+
+
+def _judged(data: bytes) -> str:
+    """Pillow's name of the format; raises InvalidInput for what no decoder shall see."""
+    if len(data) > LARGEST_BYTES:
+        raise too_many_bytes(len(data))
+    name = sniff(data)
+    _refuse_tricks(data)
+    return name
 
 
 def too_many_bytes(size: int, limit: int = LARGEST_BYTES) -> InvalidInput:
@@ -117,13 +226,17 @@ def too_many_bytes(size: int, limit: int = LARGEST_BYTES) -> InvalidInput:
 
 def _decode(data: bytes, name: str) -> Decoded:
     remarks: list[str] = []
+    if name == "HEIF":
+        from pi_heif import register_heif_opener  # a decoder of its own, loaded when the first one comes
+
+        register_heif_opener(thumbnails=False)
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as opened:
             _refuse_sizes(opened.width, opened.height)
             opened.load()
-            lossy = _lossy(opened, data)
+            lossy, tables = _lossy(opened, data), getattr(opened, "quantization", None)
             turned = _upright(opened, remarks)
-            image = _to_rgb(turned, remarks)
+            image = to_rgb(turned, remarks)
             file = _untouched(image, data, name) if image is opened else None
     except InvalidInput:
         raise
@@ -139,7 +252,8 @@ def _decode(data: bytes, name: str) -> Decoded:
             "The picture is damaged or cut off.", "Open it in a viewer and save it again."
         ) from error
     image.info = {}
-    return Decoded(image, *lossy, remarks=tuple(remarks), file=file)
+    suffix, options = (lossy[0], lossy[1]) if file is None else (_SUFFIXES[name], {})
+    return Decoded(image, suffix, options, remarks=tuple(remarks), file=file, tables=tables)
 
 
 def _untouched(image: Image.Image, data: bytes, name: str) -> bytes | None:
@@ -177,12 +291,6 @@ def _pixel_hint() -> str:
 
 
 def _refuse_tricks(data: bytes) -> None:
-    if data.startswith(b"\xff\xd8") and data.count(_JPEG_SCAN) > MOST_SCANS:
-        # Each scan of a progressive JPEG passes over the whole picture; real ones have about ten.
-        raise InvalidInput(
-            f"The picture is stored in more than {MOST_SCANS} layers.",
-            "Save the picture again in an image program.",
-        )
     second = ""
     if _holds_archive(data):
         second = "an archive"
@@ -215,6 +323,8 @@ def _lossy(image: Image.Image, data: bytes) -> tuple[str, dict[str, Any]]:
             # The file's own tables: decoding and encoding again then rounds to the same numbers.
             return ".jpg", {"qtables": image.quantization, "subsampling": sampling}
         return ".jpg", {"quality": 95, "subsampling": 0}
+    if image.format in ("HEIF", "AVIF"):
+        return ".jpg", {"quality": 95, "subsampling": 0}
     if image.format == "WEBP" and b"VP8L" not in data[:64]:
         return ".webp", {"quality": 95, "method": 4}
     return ".png", {}
@@ -222,12 +332,7 @@ def _lossy(image: Image.Image, data: bytes) -> tuple[str, dict[str, Any]]:
 
 def _upright(image: Image.Image, remarks: list[str]) -> Image.Image:
     # Asked after load(): PNG may carry its EXIF behind the pixels, and TIFF turns itself.
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # noqa: BLE001 - a broken EXIF block may raise anything in Pillow's parser
-        remarks.append("its EXIF data is broken, so it was taken as it lies")
-        return image
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    turn = _turn_of(image, remarks)
     if turn is None:
         return image
     turned = image.transpose(turn)
@@ -235,61 +340,10 @@ def _upright(image: Image.Image, remarks: list[str]) -> Image.Image:
     return turned
 
 
-def _to_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    transparency = image.has_transparency_data
-    image = _eight_bits(image)
-    alpha = None
-    if transparency:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        image = image.convert("RGB")
-    elif image.mode not in _CMS_SPACES and image.mode != "LAB":
-        image = image.convert("RGB")
-    rgb = _to_srgb(image, profile, remarks)
-    if alpha is None:
-        return rgb
-    white = Image.new("RGB", rgb.size, "white")
-    white.paste(rgb, mask=alpha)
-    return white
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """The picture with 8 bits a channel; integers and floats are scaled, not clipped."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = image.convert("F")
-    low, high = cast(tuple[float, float], values.getextrema())
-    if image.mode.startswith("I;16") or (image.mode == "I" and low >= 0 and high <= 65535):
-        low, high = 0.0, 65535.0
-    elif low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    scale = 255.0 / (high - low) if high > low else 0.0
-    stretch: Callable[[Any], Any] = lambda value: value * scale + (0.5 - low * scale)  # noqa: E731
-    return values.point(stretch).convert("L")
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None, remarks: list[str]) -> Image.Image:
-    srgb = ImageCms.createProfile("sRGB")
-    if image.mode == "LAB":
-        return _transformed(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), srgb)
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if image.mode == "RGB" and ImageCms.getProfileDescription(source).startswith("sRGB"):
-                return image
-            if source.profile.xcolor_space == _CMS_SPACES.get(image.mode):
-                return _transformed(image, source, srgb)
-            remarks.append("its colour profile does not fit its pixels and was left out")
-        except (OSError, ValueError, TypeError, ImageCms.PyCMSError):
-            remarks.append("its colour profile is broken and was left out")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _transformed(image: Image.Image, source: Any, target: Any) -> Image.Image:
-    turned = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-    if turned is None:  # only with inPlace=True
-        raise InvalidInput("The colours could not be converted.", "Save the picture as sRGB.")
-    return turned
+def _turn_of(image: Image.Image, remarks: list[str]) -> Image.Transpose | None:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # noqa: BLE001 - a broken EXIF block may raise anything in Pillow's parser
+        remarks.append("its EXIF data is broken, so it was taken as it lies")
+        return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None

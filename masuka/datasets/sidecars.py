@@ -1,4 +1,4 @@
-"""Texts that lie beside pictures: `.txt`, `.caption`, `metadata.jsonl`, `dataset.json`.
+"""Texts that lie beside pictures: `.txt`, `.caption`, `metadata.jsonl` or `.csv`, `dataset.json`.
 
 Parsers of outside text: whatever the bytes are, they give text or a sentence.
 """
@@ -6,6 +6,8 @@ Parsers of outside text: whatever the bytes are, they give text or a sentence.
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import json
 
 from masuka.errors import InvalidInput
@@ -13,10 +15,12 @@ from masuka.requests.text import clean_trigger
 
 CAPTION_ENDINGS = (".txt", ".caption")
 METADATA_NAME = "metadata.jsonl"
+TABLE_NAME = "metadata.csv"
 DATASET_NAME = "dataset.json"
 LARGEST_CAPTION_BYTES = 64_000
 LARGEST_METADATA_BYTES = 20_000_000
 _TEXT_KEYS = ("text", "caption", "prompt")
+_NAME_KEYS = ("file_name", "filename", "file", "image")
 
 
 def read_text(data: bytes) -> str:
@@ -59,8 +63,42 @@ def read_metadata(data: bytes) -> tuple[dict[str, str], list[InvalidInput]]:
             )
             continue
         text = next((row[key] for key in _TEXT_KEYS if isinstance(row.get(key), str)), "")
-        captions[name.replace("\\", "/").removeprefix("./")] = text.strip()
+        captions[_plain(name)] = text.strip()
     return captions, problems
+
+
+def read_table(data: bytes) -> tuple[dict[str, str], list[InvalidInput]]:
+    """Captions by file name out of a metadata.csv, and why not all of it was read.
+
+    Its first line names the columns: one of file_name, filename, file or image, and one
+    of text, caption or prompt.
+    """
+    text = read_text(data)
+    comma = max((",", ";", "\t"), key=text.partition("\n")[0].count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=comma)
+    captions: dict[str, str] = {}
+    try:
+        head = [cell.strip().lower() for cell in next(rows, [])]
+        name_at = next((head.index(key) for key in _NAME_KEYS if key in head), None)
+        text_at = next((head.index(key) for key in _TEXT_KEYS if key in head), None)
+        if name_at is None or text_at is None:
+            return {}, [
+                InvalidInput(
+                    "The first line of the table does not name a file and a text.",
+                    "Begin it with file_name,text.",
+                )
+            ]
+        for row in rows:
+            if len(row) > max(name_at, text_at) and row[name_at].strip():
+                captions[_plain(row[name_at].strip())] = row[text_at].strip()
+    except csv.Error:
+        problem = f"Line {rows.line_num:,} of the table cannot be read."
+        return captions, [InvalidInput(problem, "Save the table as CSV again.")]
+    return captions, []
+
+
+def _plain(name: str) -> str:
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def read_trigger(data: bytes) -> str:

@@ -8,32 +8,37 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from masuka.datasets.archives import Archive, Member
-from masuka.datasets.decoding import LARGEST_BYTES, too_many_bytes
+from masuka.datasets.decoding import LARGEST_BYTES
+from masuka.datasets.layouts import aside_in, trigger_in
+from masuka.datasets.reading import must_be_plain, read_file, unreadable
 from masuka.datasets.sidecars import (
     CAPTION_ENDINGS,
     DATASET_NAME,
     LARGEST_CAPTION_BYTES,
     LARGEST_METADATA_BYTES,
     METADATA_NAME,
+    TABLE_NAME,
     read_caption,
     read_metadata,
+    read_table,
     read_trigger,
 )
+from masuka.datasets.tars import GZIP, TarArchive, is_tar
 from masuka.errors import InvalidInput
 
 PICTURE_ENDINGS = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
-    | {".heic", ".heif", ".avif", ".svg", ".ico", ".psd", ".zip"}
+    | {".heic", ".heif", ".hif", ".avif", ".mpo", ".svg", ".ico", ".psd", ".zip"}
 )
 """Endings that promise a picture; in folders and archives, other files are only ignored."""
-MOST_FILES = 20_000
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+MOST_FILES = 50_000
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -46,6 +51,10 @@ class Offer:
     caption: str | None = None
     trigger_word: str = ""
     """The trigger word of the set that the caption was written for, where that is known."""
+    path: Path | None = None
+    """Where the file lies, if it is one of its own; another process may read it then."""
+    key: str = ""
+    """Which file this is, as long as it is not changed."""
 
 
 @dataclass
@@ -57,7 +66,7 @@ class Offers:
     ignored: int = 0
     files: list[Path] = field(default_factory=list)
     """The files on disk that were looked at, for a caller who wants them gone."""
-    _archives: list[Archive] = field(default_factory=list)
+    _archives: list[Archive | TarArchive] = field(default_factory=list)
 
     def close(self) -> None:
         """Closes the archives; their pictures cannot be read any more."""
@@ -72,16 +81,22 @@ class _File:
     key: str
     name: str
     read: Callable[[int], bytes]
+    path: Path | None = None
+    mark: str = ""
+    """Tells an archive's members from each other, and from those of a changed archive."""
     named: bool = False
     """Somebody asked for this very file, so it is never just ignored."""
 
 
-def find(sources: Iterable[str | Path], check: Callable[[], None] = lambda: None) -> Offers:
-    """The pictures in files, folders with sub-folders and zips, naturally sorted.
+def find(
+    sources: Iterable[str | Path], check: Callable[[], None] = lambda: None, *, scratch: Path | None = None
+) -> Offers:
+    """The pictures in files, folders with sub-folders and archives, naturally sorted.
 
     A caption is looked for beside each picture: `.txt`, then `.caption`, then
-    `metadata.jsonl`. Files that were named one by one are matched by name as well,
-    wherever they lie, for a browser puts each upload into a folder of its own.
+    `metadata.jsonl`, then `metadata.csv`. Files that were named one by one are matched by
+    name as well, wherever they lie, for a browser puts each upload into a folder of its
+    own. Compressed archives are unpacked in `scratch`.
     """
     offers = Offers()
     named: list[_File] = []
@@ -94,16 +109,18 @@ def find(sources: Iterable[str | Path], check: Callable[[], None] = lambda: None
             offers.refused.append((source.name, error))
             continue
         if kind == "folder":
-            _offer_folder(source, offers, check)
+            _offer_folder(source, offers, check, scratch)
         elif kind == "archive":
-            _offer_archive(source, offers)
+            _offer_archive(source, offers, check, scratch)
         else:
             offers.files.append(source)
-            named.append(_File(source.as_posix(), source.name, partial(_read_file, source), named=True))
+            named.append(
+                _File(source.as_posix(), source.name, partial(read_file, source), source, named=True)
+            )
             beside.update(_sidecars_beside(source))
     others = [replace(file, key=file.name) for file in named]
-    elsewhere = _captions(others, Offers())
-    _offer([*named, *beside.values()], offers, elsewhere)
+    elsewhere = _captions(others, Offers(), check)
+    _offer([*named, *beside.values()], offers, check, elsewhere)
     return offers
 
 
@@ -118,60 +135,45 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 def _kind(source: Path) -> str:
     try:
-        mode = source.stat().st_mode
-        if stat.S_ISDIR(mode):
+        if source.is_dir():
             return "folder"
-        if not stat.S_ISREG(mode):
-            raise InvalidInput("It is no file but a device or a pipe.", "Add picture files.")
+        must_be_plain(source)
         with source.open("rb") as file:
-            return "archive" if file.read(4) in (b"PK\x03\x04", b"PK\x05\x06") else "file"
+            beginning = file.read(512)
     except FileNotFoundError:
         raise InvalidInput("There is no such file or folder.", "Check the path.") from None
     except (OSError, ValueError) as error:
-        raise _unreadable(error) from error
-
-
-def _read_file(path: Path, limit: int) -> bytes:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InvalidInput("It is no file but a device or a pipe.", "Add picture files.")
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-            if len(data) > limit:
-                raise too_many_bytes(max(len(data), path.stat().st_size), limit)
-            return data
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: Exception) -> InvalidInput:
-    if isinstance(error, ValueError):  # worded differently by each Python
-        return InvalidInput("Its name holds a null character.", "Rename the file.")
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return InvalidInput(f"It could not be read: {reason}.", "Check the file and its permissions.")
+        raise unreadable(error) from error
+    packed = beginning.startswith(GZIP) and source.name.lower().endswith(ARCHIVE_ENDINGS)
+    zipped = beginning[:4] in (b"PK\x03\x04", b"PK\x05\x06")
+    return "archive" if zipped or packed or is_tar(beginning) else "file"
 
 
 def _sidecars_beside(picture: Path) -> Iterator[tuple[Path, _File]]:
     stems = {picture.stem, picture.name}
-    for name in (METADATA_NAME, *(stem + ending for stem in stems for ending in CAPTION_ENDINGS)):
+    for name in (METADATA_NAME, TABLE_NAME, *(stem + ending for stem in stems for ending in CAPTION_ENDINGS)):
         path = picture.with_name(name)
         if path != picture and path.is_file():
-            yield path, _File(path.as_posix(), name, partial(_read_file, path))
+            yield path, _File(path.as_posix(), name, partial(read_file, path))
 
 
-def _offer_folder(folder: Path, offers: Offers, check: Callable[[], None]) -> None:
+def _offer_folder(folder: Path, offers: Offers, check: Callable[[], None], scratch: Path | None) -> None:
     files: list[_File] = []
+    archives: list[Path] = []
 
     def failed(error: OSError) -> None:
-        offers.refused.append((Path(error.filename or folder).name, _unreadable(error)))
+        offers.refused.append((Path(error.filename or folder).name, unreadable(error)))
 
     # Linked files are followed (model caches are made of them), linked folders are not.
     for where, folders, names in os.walk(folder, onerror=failed):
         check()
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        for path in (Path(where, name) for name in names):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for path in (Path(where, name) for name in sorted(names, key=natural_key)):
+            if path.name.lower().endswith(ARCHIVE_ENDINGS) and _is_archive(path):
+                archives.append(path)
+                continue
             key = path.relative_to(folder).as_posix()
-            files.append(_File(key, key, partial(_read_file, path)))
+            files.append(_File(key, key, partial(read_file, path), path))
             offers.files.append(path)
         if len(files) > MOST_FILES:
             hint = "Choose the folder with the pictures, or split it."
@@ -179,15 +181,24 @@ def _offer_folder(folder: Path, offers: Offers, check: Callable[[], None]) -> No
                 (folder.name, InvalidInput(f"The folder holds more than {MOST_FILES:,} files.", hint))
             )
             return
-    if not files:
+    if not files and not archives:
         offers.refused.append((folder.name, InvalidInput("The folder is empty.", "Choose another one.")))
-    _offer(files, offers)
+    _offer(files, offers, check)
+    for path in archives:
+        _offer_archive(path, offers, check, scratch)
 
 
-def _offer_archive(path: Path, offers: Offers) -> None:
+def _is_archive(path: Path) -> bool:
+    try:
+        return _kind(path) == "archive"
+    except InvalidInput:
+        return False  # refused with its reason when it is read as a picture
+
+
+def _offer_archive(path: Path, offers: Offers, check: Callable[[], None], scratch: Path | None) -> None:
     offers.files.append(path)
     try:
-        archive = Archive(path)
+        archive = _opened(path, check, scratch)
     except InvalidInput as error:
         offers.refused.append((path.name, error))
         return
@@ -197,45 +208,80 @@ def _offer_archive(path: Path, offers: Offers) -> None:
         return lambda limit: archive.read(member, limit)
 
     files = []
-    for member in archive.members:
+    mark = _mark_of(path)
+    for number, member in enumerate(archive.members):
         if member.name.startswith("__MACOSX/"):
             offers.ignored += 1
         elif member.refusal is not None:
             offers.refused.append((member.name, member.refusal))
         else:
-            files.append(_File(member.name, member.name, reader(member)))
-    _offer(files, offers)
+            files.append(_File(member.name, member.name, reader(member), mark=f"{mark}|{number}"))
+    _offer(files, offers, check)
     if not archive.members:
         offers.refused.append((path.name, InvalidInput("The archive is empty.", "Choose another one.")))
 
 
-def _offer(files: list[_File], offers: Offers, elsewhere: Mapping[str, str] | None = None) -> None:
-    captions = {**(elsewhere or {}), **_captions(files, offers)}
+def _opened(path: Path, check: Callable[[], None], scratch: Path | None) -> Archive | TarArchive:
+    with path.open("rb") as file:
+        beginning = file.read(512)
+    if beginning.startswith(GZIP) or is_tar(beginning):
+        return TarArchive(path, scratch, check)
+    return Archive(path)
+
+
+def _mark_of(path: Path) -> str:
+    """Another text for another file, and for the same one when it was changed; '' where there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return ""
+    return f"{path}|{about.st_size}|{about.st_mtime_ns}"
+
+
+def _offer(
+    files: list[_File],
+    offers: Offers,
+    check: Callable[[], None],
+    elsewhere: Mapping[str, str] | None = None,
+) -> None:
+    captions = {**(elsewhere or {}), **_captions(files, offers, check)}
     trigger_word = _trigger_word(files, offers)
+    aside = aside_in(file.key for file in files)
     for file in sorted(files, key=lambda f: natural_key(f.key)):
         ending = PurePosixPath(file.name).suffix.lower()
         base = PurePosixPath(file.name).name.lower()
-        if ending in CAPTION_ENDINGS or base in (METADATA_NAME, DATASET_NAME):
+        if ending in CAPTION_ENDINGS or base in (METADATA_NAME, TABLE_NAME, DATASET_NAME):
             continue
-        if not file.named and (ending not in PICTURE_ENDINGS or base.startswith("._")):
+        unwanted = ending not in PICTURE_ENDINGS or base.startswith("._") or file.key.startswith(aside)
+        if not file.named and unwanted:
             offers.ignored += 1
             continue
         keys = (_stem(file.key), file.key, _stem(file.name), file.name)
-        caption = next((captions[key] for key in keys if key in captions), None)
-        offers.pictures.append(Offer(file.name, partial(file.read, LARGEST_BYTES), caption, trigger_word))
+        offers.pictures.append(
+            Offer(
+                file.name,
+                partial(file.read, LARGEST_BYTES),
+                next((captions[key] for key in keys if key in captions), None),
+                trigger_word or trigger_in(file.key),
+                file.path,
+                file.mark or (_mark_of(file.path) if file.path else ""),
+            )
+        )
 
 
-def _captions(files: list[_File], offers: Offers) -> dict[str, str]:
+def _captions(files: list[_File], offers: Offers, check: Callable[[], None]) -> dict[str, str]:
     """Captions by a picture's whole key or by its key without the ending."""
     found: dict[str, str] = {}
+    tables = {METADATA_NAME: read_metadata, TABLE_NAME: read_table}
     for file in sorted(files, key=_worth):
         key = PurePosixPath(file.key)
         try:
-            if key.name.lower() == METADATA_NAME:
-                rows, problems = read_metadata(file.read(LARGEST_METADATA_BYTES))
+            if key.name.lower() in tables:
+                rows, problems = tables[key.name.lower()](file.read(LARGEST_METADATA_BYTES))
                 found.update({(key.parent / row).as_posix(): text for row, text in rows.items()})
                 offers.refused.extend((file.name, problem) for problem in problems)
             elif key.suffix.lower() in CAPTION_ENDINGS:
+                check()
                 found[_stem(file.key)] = read_caption(file.read(LARGEST_CAPTION_BYTES))
         except InvalidInput as error:
             offers.refused.append((file.name, error))
@@ -253,10 +299,12 @@ def _trigger_word(files: list[_File], offers: Offers) -> str:
     return ""
 
 
-def _worth(file: _File) -> int:
+def _worth(file: _File) -> tuple[int, str]:
     """Where it stands as captions overwrite each other: the best one last."""
-    ending = PurePosixPath(file.key).suffix.lower()
-    return len(CAPTION_ENDINGS) - CAPTION_ENDINGS.index(ending) if ending in CAPTION_ENDINGS else 0
+    path = PurePosixPath(file.key)
+    ending = path.suffix.lower()
+    worth = len(CAPTION_ENDINGS) - CAPTION_ENDINGS.index(ending) if ending in CAPTION_ENDINGS else 0
+    return (worth if path.name.lower() != TABLE_NAME else -1), file.key
 
 
 def _stem(key: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+MOST_SCANS = 500
 _SOI, _EOI, _SOS, _APP0, _APP14, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xEE, 0xFE
 _APPLICATION = range(0xE0, 0xF0)
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
@@ -23,8 +24,8 @@ def without_metadata(data: bytes, name: str) -> bytes | None:
 
 
 def _jpeg(data: bytes) -> bytes | None:
-    kept = bytearray(b"\xff\xd8")
-    at = 2
+    kept: list[bytes | memoryview] = [b"\xff\xd8"]
+    view, at, scans = memoryview(data), 2, 0
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:
@@ -34,17 +35,20 @@ def _jpeg(data: bytes) -> bytes | None:
             return None
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == _SOS:
+            scans += 1
+            if scans > MOST_SCANS:
+                return None
             after = _NEXT_MARKER.search(data, end)
             if after is None:
                 return None
             end = after.start()
-            kept += data[at:end]
+            kept.append(view[at:end])
             if data[end + 1] == _EOI:
-                return bytes(kept + b"\xff\xd9")
+                return b"".join([*kept, b"\xff\xd9"])
         elif marker == _APP0:
-            kept += _without_thumbnail(data[at:end])
+            kept.append(_without_thumbnail(data[at:end]))
         elif marker == _APP14 or (marker not in _APPLICATION and marker != _COM):
-            kept += data[at:end]
+            kept.append(view[at:end])
         at = end
     return None
 

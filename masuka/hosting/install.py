@@ -33,6 +33,8 @@ CUDA13_DRIVER = 580
 PINNED_ALWAYS = ("torch", "torchvision", "torchaudio", "torchcodec", "triton")
 PINNED_IN_SHARED = ("numpy", "pillow", "pandas")
 """Compiled against each other, and often imported by a kernel before we come."""
+WITH_FACES = "opencv-python-headless<5"
+"""The last OpenCV that brings a face detector along; an image's own OpenCV is left alone."""
 FREE_GIB_NEEDED = 4
 APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-q", "--no-install-recommends")
 
@@ -211,7 +213,8 @@ def _install(place: Place, target: Target, requirements: str, torch: str | None)
 def pins(packages: dict[str, str], *, shared: bool) -> str:
     """The text of a constraints file that holds in place what must not move."""
     names = PINNED_ALWAYS + (PINNED_IN_SHARED if shared else ())
-    return "".join(f"{name}=={packages[name]}\n" for name in names if name in packages)
+    chosen = "" if shared else f"{WITH_FACES}\n"
+    return chosen + "".join(f"{name}=={packages[name]}\n" for name in names if name in packages)
 
 
 def probe(python: str) -> dict[str, Any]:

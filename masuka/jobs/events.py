@@ -17,7 +17,7 @@ from typing import Any
 
 from masuka.config import Workspace
 from masuka.errors import MasukaError, NotFound, OutOfDisk, StoreError
-from masuka.jobs import failures
+from masuka.jobs import failures, told
 from masuka.jobs.queue import SYSTEM
 from masuka.requests.actor import Actor
 from masuka.store import characters, items, models, pictures, runs, users
@@ -179,6 +179,12 @@ def _artefact(
     rows.add_job_event(store, id=job.id, type="artefact", data=data, at=event["at"])
 
 
+def _told(
+    store: Store, workspace: Workspace, job: Job, event: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    told.APPLIERS[event["noun"]](store, behalf(store, job), job, event["about"])
+
+
 def _unknown(
     store: Store, workspace: Workspace, job: Job, event: dict[str, Any], changed: dict[str, Any]
 ) -> None:
@@ -188,7 +194,7 @@ def _unknown(
 def _picture(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[str, Any]:
     added = pictures.add_picture(
         store,
-        actor=_behalf(store, job),
+        actor=behalf(store, job),
         dataset_id=job.params["dataset_id"],
         file=path,
         original_name=about["original_name"],
@@ -197,6 +203,8 @@ def _picture(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[s
         height=about["height"],
         bytes=about["bytes"],
         caption=about["caption"],
+        caption_from=about.get("caption_from", ""),
+        scores=about.get("scores"),
     )
     return {"id": None if added is None else added.id}
 
@@ -212,7 +220,7 @@ def _sample(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[st
         if same
         else runs.add_sample(
             store,
-            actor=_behalf(store, job),
+            actor=behalf(store, job),
             run_id=job.run_id,
             step=about["step"],
             prompt=about["prompt"],
@@ -230,7 +238,7 @@ def _item(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[str,
     adapter = job.params.get("adapter") or {}
     added = items.add_item(
         store,
-        actor=_behalf(store, job),
+        actor=behalf(store, job),
         job_id=job.id,
         character_id=job.character_id,
         adapter_id=_still_there(store, adapter.get("id")),
@@ -265,18 +273,18 @@ def _adapter(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[s
     known = models.list_models(store, actor=SYSTEM, kind="adapter", active=None)
     same = [model for model in known if model.path == path]
     if same:
-        model = models.set_model(store, actor=_behalf(store, job), id=same[0].id, **values)
+        model = models.set_model(store, actor=behalf(store, job), id=same[0].id, **values)
     else:
-        model = models.add_model(store, actor=_behalf(store, job), kind="adapter", **values)
+        model = models.add_model(store, actor=behalf(store, job), kind="adapter", **values)
     if job.character_id is not None:
-        characters.set_character(store, actor=_behalf(store, job), id=job.character_id, base=model.base)
+        characters.set_character(store, actor=behalf(store, job), id=job.character_id, base=model.base)
     return {"id": model.id}
 
 
-def _behalf(store: Store, job: Job) -> Actor:
-    """Whose the new rows are, and who changes what is there: what was shared may not be any more.
+def behalf(store: Store, job: Job) -> Actor:
+    """Whose the new rows are, and who changes what is there.
 
-    Whoever became a viewer while the job ran still gets what it makes.
+    What was shared may not be any more. Whoever became a viewer while the job ran still gets what it makes.
     """
     person = users.get_user(store, actor=SYSTEM, id=job.user_id)
     return Actor(user_id=person.id, role="owner" if person.role == "owner" else "editor", name="worker")
@@ -295,6 +303,7 @@ EVENTS: dict[str, Applier] = {
     "metric": _metric,
     "note": _note,
     "artefact": _artefact,
+    "told": _told,
 }
 ARTEFACTS: dict[str, Callable[[Store, Job, str, dict[str, Any]], dict[str, Any]]] = {
     "picture": _picture,

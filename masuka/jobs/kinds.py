@@ -12,6 +12,9 @@ Lane = Literal["gpu", "cpu", "net"]
 
 DRAWING_S = 80
 """ZeroGPU counts half as much again; that is two minutes, all that a visitor without account has."""
+CAPTIONING_S = 80
+ASKED_WITH = ("OPENAI_API_KEY", "TOGETHER_API_KEY", "HF_TOKEN")
+"""The keys of the services that look at pictures; a job asks one of them."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,24 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("import_pictures", "cpu", "masuka.datasets.intake:run", "Adding pictures"),
+        Kind("import_pictures", "cpu", "masuka.datasets.intake:run", "Adding pictures", resumes=True),
+        Kind("import_links", "net", "masuka.datasets.links:run", "Fetching pictures", resumes=True),
+        Kind("import_hub", "net", "masuka.datasets.hub:fetch", "Fetching a data set", resumes=True, keys=("HF_TOKEN",)),
+        Kind("check_dataset", "cpu", "masuka.datasets.checking:run", "Looking at pictures", resumes=True),
+        Kind("export_dataset", "cpu", "masuka.datasets.exchange:run", "Packing a data set"),
+        Kind("push_dataset", "net", "masuka.datasets.hub:push", "Sending a data set", keys=("HF_TOKEN",)),
+        Kind("find_faces", "cpu", "masuka.datasets.facing:run", "Looking for faces"),
+        Kind("cut_out_pictures", "cpu", "masuka.datasets.background:run", "Cutting out"),
         Kind("sample_pictures", "cpu", "masuka.pocket.samples:run", "Drawing sample pictures"),
         Kind("train_image", "gpu", "masuka.training.image:run", "Training", warm=False, resumes=True),
+        Kind(
+            "caption_pictures", "gpu", "masuka.datasets.captions.job:run", "Writing captions",
+            warm=False, resumes=True, lent_s=CAPTIONING_S,
+        ),
+        Kind(
+            "ask_captions", "net", "masuka.datasets.captions.job:run", "Asking for captions",
+            resumes=True, keys=ASKED_WITH,
+        ),
         Kind("draw_images", "gpu", "masuka.generation.images:run", "Drawing", lent_s=DRAWING_S),
         Kind("download_model", "net", "masuka.models.download:run", "Downloading", keys=("HF_TOKEN",)),
     )

@@ -47,6 +47,9 @@ class Reporter(Protocol):
     def artefact(self, kind: str, path: Path, **about: Any) -> None:
         """A file that stays: sample, checkpoint, item, adapter, picture."""
 
+    def tell(self, noun: str, **about: Any) -> None:
+        """What was found out about rows: scores, faces, findings, caption, cut_out."""
+
     def note(self, text: str) -> None:
         """One line for the person, kept in the job's log."""
 
@@ -129,6 +132,9 @@ class EventFile:
 
     def artefact(self, kind: str, path: Path, **about: Any) -> None:
         self.send("artefact", kind=kind, path=str(path), about=about)
+
+    def tell(self, noun: str, **about: Any) -> None:
+        self.send("told", noun=noun, about=about)
 
     def note(self, text: str) -> None:
         self.send("note", text=text)

@@ -30,6 +30,7 @@ MIB = 2**20
 def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Fetches a base after its training adapter, where it has one.
 
+    `patterns` are the files of the repository that are needed; a pipeline's by default.
     Returns {folder, bytes}. Raises AccessDenied, RemoteUnavailable, DownloadFailed,
     OutOfDisk, or Conflict when another job is fetching the same.
     """
@@ -39,9 +40,8 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         # The small one first: what is wrong with it shows before the long wait.
         folder = Path(params["training_adapter"])
         total += _fetch(params["training_repo"], None, folder, ADAPTER_FILES, endpoint, reporter)
-    total += _fetch(
-        params["repo"], params["revision"], Path(params["folder"]), PIPELINE_FILES, endpoint, reporter
-    )
+    patterns = tuple(params.get("patterns") or PIPELINE_FILES)
+    total += _fetch(params["repo"], params["revision"], Path(params["folder"]), patterns, endpoint, reporter)
     return {"folder": params["folder"], "bytes": total}
 
 

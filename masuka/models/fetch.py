@@ -41,6 +41,7 @@ class Plan:
     commit: str
     files: tuple[RemoteFile, ...]
     endpoint: str | None = None
+    repo_type: str = "model"
 
     @property
     def size(self) -> int:
@@ -51,22 +52,29 @@ Tell = Callable[[int], None]
 """Told how many bytes of the file are here, at least every ten seconds; may raise to stop."""
 
 
-def plan(repo: str, revision: str | None, patterns: Sequence[str], *, endpoint: str | None = None) -> Plan:
+def plan(
+    repo: str,
+    revision: str | None,
+    patterns: Sequence[str],
+    *,
+    endpoint: str | None = None,
+    repo_type: str = "model",
+) -> Plan:
     """The files of the repository that match; raises ExternalErrors."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     try:
-        info = HfApi(endpoint=endpoint).model_info(
-            repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S
+        info: Any = HfApi(endpoint=endpoint).repo_info(
+            repo, revision=revision, repo_type=repo_type, files_metadata=True, timeout=TIMEOUT_S
         )
     except Exception as error:  # the client's own errors, which differ by version
-        raise as_masuka_error(error, repo) from error
+        raise as_masuka_error(error, repo, repo_type) from error
     listed = {sibling.rfilename: sibling for sibling in info.siblings or []}
     files = [_remote(listed[name]) for name in filter_repo_objects(listed, allow_patterns=list(patterns))]
     if not files or not info.sha:
         raise DownloadFailed(f"{repo} holds no files of the kind that is needed.", "Update MASUKA.")
-    return Plan(repo, info.sha, tuple(files), endpoint)
+    return Plan(repo, info.sha, tuple(files), endpoint, repo_type)
 
 
 def fetch_file(wanted: Plan, file: RemoteFile, folder: Path, tell: Tell) -> None:
@@ -91,7 +99,7 @@ def fetch_file(wanted: Plan, file: RemoteFile, folder: Path, tell: Tell) -> None
         except MasukaError:
             raise
         except Exception as error:  # the client's own errors, which differ by version
-            made = as_masuka_error(error, wanted.repo)
+            made = as_masuka_error(error, wanted.repo, wanted.repo_type)
             if tries >= TRIES or not isinstance(made, RemoteUnavailable):
                 raise made from error
             _wait(2.0**tries / 2, lambda: tell(size_of(part)))
@@ -111,16 +119,18 @@ def size_of(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def as_masuka_error(error: BaseException, repo: str) -> MasukaError:
+def as_masuka_error(error: BaseException, repo: str, repo_type: str = "model") -> MasukaError:
     """The sentence for an error of the hub's client, told by its class name."""
     names = {kind.__name__ for seen in _chain(error) for kind in type(seen).__mro__}
     status = getattr(getattr(error, "response", None), "status_code", 0)
-    page = f"https://huggingface.co/{repo}"
+    page = f"https://huggingface.co/{'' if repo_type == 'model' else 'datasets/'}{repo}"
     if "GatedRepoError" in names or status == 403:
         return AccessDenied(
             f"{repo} asks everybody to accept its licence first.",
             f"Open {page}, accept it, and enter your Hugging Face token in Settings.",
         )
+    if "RevisionNotFoundError" in names and repo_type != "model":
+        return DownloadFailed(f"There is no such version of {repo}.", f"Look which ones {page} has.")
     if "RevisionNotFoundError" in names:
         return DownloadFailed(f"The version of {repo} that MASUKA knows is gone.", "Update MASUKA.")
     if "RepositoryNotFoundError" in names or status == 401:
@@ -152,7 +162,13 @@ def _stream(wanted: Plan, file: RemoteFile, part: Path, tell: Tell) -> None:
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if size_of(part):
         headers["Range"] = f"bytes={size_of(part)}-"
-    url = hf_hub_url(wanted.repo, file.path, revision=wanted.commit, endpoint=wanted.endpoint)
+    url = hf_hub_url(
+        wanted.repo,
+        file.path,
+        repo_type=wanted.repo_type,
+        revision=wanted.commit,
+        endpoint=wanted.endpoint,
+    )
     with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
         if response.status_code == 416:
             part.unlink()

@@ -12,6 +12,7 @@ from masuka.pocket.words import known_words
 
 MODEL_ID = "pocket"
 FOLDER = Path(__file__).parent / "weights" / "model"
+CAPTIONER_FOLDER = Path(__file__).parent / "weights" / "captioner"
 JUDGE_FOLDER = Path(__file__).parent / "weights" / "judge"
 SIZE_PX = 128
 TEXT_TOKENS = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from masuka.datasets.decoding import Decoded
-from masuka.datasets.intake import intake_of
+from masuka.datasets.intake import intake_of, look
 from masuka.datasets.keeping import encode
 from masuka.jobs.reporter import Reporter
 from masuka.pocket.world import character_set
@@ -24,4 +24,5 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         name = f"robot-{seed}-{number:02}.png"
         intake.take(encode(Decoded(image, ".png")), image, name=name, caption=caption)
         reporter.progress(number, count)
+    look(intake, params)
     return intake.result()

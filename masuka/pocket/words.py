@@ -50,6 +50,9 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "snow": ("in the snow", "on snow", "in winter"),
     "sunset": ("at sunset", "in the evening", "at sundown"),
 }
+WAYS: dict[str, dict[str, tuple[str, ...]]] = {**_ADJECTIVES, **_WEAR, "place": _PLACES}
+"""Attribute → value → ways to say it, the canonical one first."""
+
 _STARTS = ("", "", "", "a picture of ", "a drawing of ", "an image of ")
 _ENDS = ("soft light", "wide shot", "high quality", "cute", "detailed", "cartoon", "close up")
 _NOUNS = ("robot", "robot", "robot", "little robot", "bot")

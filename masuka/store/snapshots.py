@@ -38,6 +38,12 @@ CHECKPOINTS = (
 )
 UNFINISHED = "SELECT params FROM jobs WHERE state IN ('queued', 'running', 'paused', 'interrupted', 'uncertain')"
 REFERRED = "SELECT file FROM pictures UNION SELECT file FROM items UNION SELECT file FROM samples"
+MASKS = """
+SELECT json_extract(edits, '$.mask_sha256') FROM pictures UNION
+SELECT json_extract(edits, '$.matte_sha256') FROM pictures UNION
+SELECT json_extract(value, '$.edits.mask_sha256') FROM runs, json_each(runs.content, '$.pictures') UNION
+SELECT json_extract(value, '$.edits.matte_sha256') FROM runs, json_each(runs.content, '$.pictures')
+"""
 
 
 UNCOUNTED = ("users", "settings", "invites", "shares")
@@ -70,6 +76,8 @@ class Referred:
     adapters: frozenset[str]
     runs: frozenset[int]
     jobs: frozenset[int]
+    masks: frozenset[str] = frozenset()
+    """Sums of the masks and cut-outs that pictures or trainings have."""
 
 
 def write_snapshot(path: Path, to: Path) -> Snapshot:
@@ -149,6 +157,7 @@ def referred(db: Store) -> Referred:
             adapters=frozenset(row[0] for row in conn.execute("SELECT path FROM models WHERE path != ''").fetchall()),
             runs=frozenset(row[0] for row in conn.execute("SELECT id FROM runs").fetchall()),
             jobs=frozenset(row[0] for row in conn.execute("SELECT id FROM jobs").fetchall()),
+            masks=frozenset(row[0] for row in conn.execute(MASKS).fetchall() if row[0]),
         )
 
 

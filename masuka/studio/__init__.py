@@ -22,9 +22,12 @@ from masuka.jobs.supervisor import Supervisor
 from masuka.requests.actor import Actor
 from masuka.store import changes
 from masuka.store.connect import Store
+from masuka.studio.captions import Captions
 from masuka.studio.characters import Characters
 from masuka.studio.context import Context
 from masuka.studio.datasets import Datasets
+from masuka.studio.doctor import Doctor
+from masuka.studio.edits import Edits
 from masuka.studio.images import Images
 from masuka.studio.jobs import Jobs
 from masuka.studio.library import Library
@@ -48,6 +51,9 @@ class Studio:
         self._context = context
         self.characters = Characters(context)
         self.datasets = Datasets(context)
+        self.captions = Captions(context)
+        self.doctor = Doctor(context)
+        self.edits = Edits(context)
         self.training = Training(context)
         self.images = Images(context)
         self.jobs = Jobs(context)
@@ -153,9 +159,9 @@ class Studio:
         """This machine now: GPU, free memory and disk, device that jobs will use."""
         return machine(self.workspace.root, device=self.settings.device)
 
-    def media(self, kind: str, media_id: int, *, thumbnail: bool = False) -> Path:
-        """The file of a picture, item, sample or preview that this person may see.
+    def media(self, kind: str, media_id: int, *, thumbnail: bool = False, original: bool = False) -> Path:
+        """The file of a picture (as edited), item, sample or preview of this person's.
 
         Raises NotFound when there is none, InvalidInput for an unknown kind.
         """
-        return self.library.media(kind, media_id, thumbnail=thumbnail)
+        return self.library.media(kind, media_id, thumbnail=thumbnail, original=original)

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from masuka.datasets import captions, check, exchange, keeping
+from masuka.datasets import check, exchange, keeping, masks, rendered
+from masuka.datasets.captions import text as captions
+from masuka.errors import Conflict
 from masuka.requests.datasets import (
     AddPictures,
     CreateDataset,
@@ -16,16 +18,25 @@ from masuka.requests.datasets import (
     UpdateDataset,
     clean_caption,
 )
+from masuka.requests.exchange import ExportDataset, PushDataset
+from masuka.requests.intake import AddFromHub, AddLinks
 from masuka.requests.text import clean_path
-from masuka.store import characters, pictures
+from masuka.store import caption_changes, characters, pictures
 from masuka.store import datasets as rows
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
 from masuka.store.pictures import Picture
 from masuka.studio.context import Context, must_have_room, parsed
+from masuka.studio.intake import Exchange
 from masuka.studio.jobs import Jobs
+from masuka.studio.remembering import TYPED, remember
 
 SAMPLE_COUNT = 20
+_EDITS = {
+    "set": "a text for several captions", "replace": "find and replace", "prefix": "words before captions",
+    "suffix": "words after captions", "template": "the template",
+}  # fmt: skip
+"""What is told of an edit that is undone."""
 
 
 class Datasets:
@@ -34,6 +45,7 @@ class Datasets:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._jobs = Jobs(context)
+        self._exchange = Exchange(context)
 
     def create(self, request: CreateDataset | Mapping[str, Any] | None = None, /, **values: Any) -> Dataset:
         """The new, empty data set; raises Conflict when the name is taken."""
@@ -72,6 +84,8 @@ class Datasets:
                     for picture in self.every_picture(dataset_id)
                 }
                 pictures.set_captions(store, actor=actor, captions=renamed)
+                # To go back behind this would bring the old trigger word back.
+                caption_changes.forget_changes(store, actor=actor, dataset_id=dataset_id)
         return self.get(dataset_id)
 
     def delete(self, dataset_id: int) -> None:
@@ -80,9 +94,9 @@ class Datasets:
         self.get(dataset_id)
         self._jobs.stop_all(dataset_id=dataset_id)
         rows.delete_dataset(self._context.store, actor=self._context.actor, id=dataset_id)
-        folder = self._folder(dataset_id)
-        if folder.exists():
-            shutil.rmtree(folder)
+        for folder in (self._folder(dataset_id), *self._exchange.forget(dataset_id)):
+            if folder.exists():
+                shutil.rmtree(folder)
 
     def add_pictures(
         self,
@@ -115,7 +129,7 @@ class Datasets:
             title=f"Adding pictures to {dataset.name}",
             request=request.as_dict(),
             params={
-                **self._caption_params(dataset),
+                **self._exchange.params(dataset, self.every_picture(dataset.id)),
                 "sources": sources,
                 "forget_sources": forget_sources,
             },
@@ -137,26 +151,68 @@ class Datasets:
             "sample_pictures",
             title=f"Drawing sample pictures for {dataset.name}",
             request={"seed": seed, "count": count},
-            params={**self._caption_params(dataset), "seed": seed, "count": count},
+            params={
+                **self._exchange.params(dataset, self.every_picture(dataset.id)),
+                "seed": seed,
+                "count": count,
+            },
             dataset_id=dataset.id,
             character_id=dataset.character_id,
             idempotency_key=key,
         )
 
-    def pictures(self, dataset_id: int, *, after_id: int | None = None, limit: int = 60) -> Sequence[Picture]:
-        """Up to `limit` pictures in the order they came, after the picture `after_id`."""
+    def add_links(self, dataset_id: int, links: str, *, key: str | None = None) -> Job:
+        """The job that fetches the pictures behind links, one a line, and takes them in.
+
+        The same `key` again gives the same job again.
+        """
+        self._context.actor.must_edit()
+        request = AddLinks.parse({"dataset_id": dataset_id, "links": links})
+        return self._exchange.add_links(self.get(dataset_id), self.every_picture(dataset_id), request, key)
+
+    def add_from_hub(
+        self, dataset_id: int, repo: str, revision: str | None = None, *, key: str | None = None
+    ) -> Job:
+        """The job that fetches a data set of Hugging Face and takes its pictures in.
+
+        The same `key` again gives the same job again.
+        """
+        self._context.actor.must_edit()
+        request = AddFromHub.parse({"dataset_id": dataset_id, "repo": repo, "revision": revision})
+        return self._exchange.add_from_hub(
+            self.get(dataset_id), self.every_picture(dataset_id), request, key
+        )
+
+    def pictures(
+        self,
+        dataset_id: int,
+        *,
+        after: int | None = None,
+        limit: int = 60,
+        only: str = "kept",
+        sort: str = "added",
+    ) -> Sequence[Picture]:
+        """Up to `limit` pictures in that order, behind the picture `after`.
+
+        `only` is all, kept, aside, doubtful or a kind of finding; see `store.pictures` for
+        the orders.
+        """
         return pictures.list_pictures(
             self._context.store,
             actor=self._context.actor,
             dataset_id=dataset_id,
-            after_id=after_id,
+            after_id=after,
             limit=limit,
+            only=only,
+            sort=sort,
         )
 
     def every_picture(self, dataset_id: int) -> Sequence[Picture]:
-        """All pictures of the set."""
+        """All pictures of the set, also those that were set aside."""
         found: builtins.list[Picture] = []
-        while page := self.pictures(dataset_id, after_id=found[-1].id if found else None, limit=1000):
+        while page := self.pictures(
+            dataset_id, after=found[-1].id if found else None, limit=1000, only="all"
+        ):
             found.extend(page)
         return found
 
@@ -164,15 +220,29 @@ class Datasets:
         """One picture; raises NotFound."""
         return pictures.get_picture(self._context.store, actor=self._context.actor, id=picture_id)
 
-    def set_caption(self, picture_id: int, text: str) -> Picture:
-        """The picture with its new caption."""
+    def set_aside(self, picture_ids: Sequence[int], aside: bool = True) -> int:
+        """How many pictures were set aside (kept, not trained on), or taken back."""
         self._context.actor.must_edit()
-        return pictures.set_caption(
-            self._context.store,
-            actor=self._context.actor,
-            id=picture_id,
-            caption=clean_caption(text),
+        return pictures.set_aside(
+            self._context.store, actor=self._context.actor, ids=list(picture_ids), aside=aside
         )
+
+    def set_caption(self, picture_id: int, text: str, *, before: str | None = None) -> Picture:
+        """The picture with its new caption.
+
+        Raises Conflict when `before` is given and the caption is neither that nor the new
+        one any more: somebody else wrote meanwhile.
+        """
+        self._context.actor.must_edit()
+        caption, store, actor = clean_caption(text), self._context.store, self._context.actor
+        with store.write():
+            now = self.picture(picture_id)
+            if before is not None and now.caption not in (before, caption):
+                raise Conflict("Somebody else changed this caption meanwhile.", "Keep yours or take theirs.")
+            if now.caption == caption:
+                return now
+            remember(self._context, now.dataset_id, TYPED, [now])
+            return pictures.set_caption(store, actor=actor, id=picture_id, caption=caption)
 
     def edit_captions(self, request: EditCaptions | Mapping[str, Any] | None = None, /, **values: Any) -> int:
         """How many captions one change to many altered; all change or none does."""
@@ -193,7 +263,12 @@ class Datasets:
             for p in chosen
         }
         changed = {p.id: altered[p.id] for p in chosen if altered[p.id] != p.caption}
-        pictures.set_captions(self._context.store, actor=self._context.actor, captions=changed)
+        with self._context.store.write():
+            for dataset_id in sets:
+                before = [p for p in chosen if p.id in changed and p.dataset_id == dataset_id]
+                if before:
+                    remember(self._context, dataset_id, _EDITS[wanted.action], before)
+            pictures.set_captions(self._context.store, actor=self._context.actor, captions=changed)
         return len(changed)
 
     def delete_pictures(self, picture_ids: Sequence[int]) -> int:
@@ -205,16 +280,44 @@ class Datasets:
             if self._context.workspace.owns(file):
                 file.unlink(missing_ok=True)
                 keeping.thumbnail_of(file).unlink(missing_ok=True)
+            masks.forget(self._folder(picture.dataset_id), picture.sha256)
+            rendered.forget(self._folder(picture.dataset_id), picture.sha256)
         return len(gone)
 
-    def export(self, dataset_id: int, to: Path, *, left_bytes: int = 0) -> Path:
-        """The zip at `to` with every picture, its .txt caption and a side-car.
+    def export(self, dataset_id: int, to: Path, *, layout: str = "zip", left_bytes: int = 0) -> Path:
+        """The zip at `to` with every kept picture and its caption, in one of the layouts.
 
         Raises OutOfDisk when less than `left_bytes` would be left of the disk.
         """
-        dataset, pictures = self.get(dataset_id), self.every_picture(dataset_id)
-        must_have_room(to.parent, sum(picture.bytes for picture in pictures), left_bytes=left_bytes)
-        return exchange.export(dataset, pictures, to=to, resolve=self._file)
+        dataset, kept = self.get(dataset_id), self._kept(dataset_id)
+        must_have_room(to.parent, sum(picture.bytes for picture in kept), left_bytes=left_bytes)
+        wanted = ExportDataset.parse({"dataset_id": dataset_id, "layout": layout})
+        return exchange.export(dataset, kept, to=to, resolve=self._file, layout=wanted.layout)
+
+    def export_job(self, dataset_id: int, layout: str = "zip") -> Job:
+        """The job that packs the kept pictures with captions as zip, kohya or imagefolder.
+
+        Its result names the zip; `exported` gives it. Raises OutOfDisk.
+        """
+        self._context.actor.must_edit()
+        request = ExportDataset.parse({"dataset_id": dataset_id, "layout": layout})
+        return self._exchange.export_job(self.get(dataset_id), self._kept(dataset_id), request)
+
+    def exported(self, job_id: int) -> Path:
+        """The zip that an export made; raises NotFound where there is none (any more)."""
+        return self._exchange.exported(job_id)
+
+    def push(
+        self, dataset_id: int, repo: str, private: bool = True, *, licence: str = "", consent: str = ""
+    ) -> Job:
+        """The job that puts the kept pictures on Hugging Face, as an imagefolder.
+
+        Raises AccessDenied without a token, InvalidInput without licence or consent.
+        """
+        self._context.actor.must_edit()
+        given = {"dataset_id": dataset_id, "repo": repo, "private": private, "licence": licence, "consent": consent}
+        request = PushDataset.parse(given)
+        return self._exchange.push(self.get(dataset_id), self._kept(dataset_id), request)
 
     def check(self, dataset_id: int, *, resolution_px: int = 0, read_files: bool = True) -> Sequence[str]:
         """What stands in the way of a good training, a sentence each; [] is well.
@@ -223,7 +326,7 @@ class Datasets:
         """
         return check.problems(
             self.get(dataset_id),
-            self.every_picture(dataset_id),
+            self._kept(dataset_id),
             resolve=self._file if read_files else self._context.workspace.resolve,
             resolution_px=resolution_px,
             read_files=read_files,
@@ -238,15 +341,8 @@ class Datasets:
         parts = source.resolve().relative_to(uploads).parts if source.resolve().is_relative_to(uploads) else ()
         return bool(parts) and parts[0].startswith(f"{self._context.actor.user_id}-")
 
-    def _folder(self, dataset_id: int) -> Path:
-        return self._context.workspace.datasets / f"{dataset_id:05d}"
+    def _kept(self, dataset_id: int) -> Sequence[Picture]:
+        return [picture for picture in self.every_picture(dataset_id) if not picture.aside]
 
-    def _caption_params(self, dataset: Dataset) -> dict[str, Any]:
-        return {
-            "dataset_id": dataset.id,
-            "folder": str(self._folder(dataset.id)),
-            "trigger_word": dataset.trigger_word,
-            "class_word": dataset.class_word,
-            "caption_template": dataset.caption_template,
-            "known_sha256": [p.sha256 for p in self.every_picture(dataset.id)],
-        }
+    def _folder(self, dataset_id: int) -> Path:
+        return self._exchange.folder(dataset_id)

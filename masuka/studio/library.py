@@ -12,6 +12,7 @@ from masuka.store import items as rows
 from masuka.store import jobs, pictures, runs
 from masuka.store.items import Item
 from masuka.studio.context import Context, must_have_room
+from masuka.studio.edits import Edits
 from masuka.studio.jobs import preview_of
 
 
@@ -92,15 +93,17 @@ class Library:
                 archive.write(file, file.name)
         return to
 
-    def media(self, kind: str, media_id: int, *, thumbnail: bool = False) -> Path:
+    def media(self, kind: str, media_id: int, *, thumbnail: bool = False, original: bool = False) -> Path:
         """The file of a 'picture', 'item', 'sample' or a job's 'preview'.
 
-        Raises NotFound when it is not there or not for this person.
+        A picture is shown as edited, unless the `original` is asked for. Raises NotFound when it is not there or not for this person.
         """
         store, actor, workspace = self._context.store, self._context.actor, self._context.workspace
         if kind == "item":
             file = workspace.resolve(rows.get_item(store, actor=actor, id=media_id).file)
             small = _thumbnail(file, workspace.items)
+        elif kind == "picture" and not original:
+            file = small = Edits(self._context).rendered(media_id, thumbnail=thumbnail)
         elif kind == "picture":
             file = workspace.resolve(pictures.get_picture(store, actor=actor, id=media_id).file)
             small = keeping.thumbnail_of(file)

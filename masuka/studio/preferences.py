@@ -104,6 +104,16 @@ class Preferences:
             stored = ""
         return stored or self._context.settings.openai_base_url
 
+    def value(self, name: str) -> str:
+        """The key itself, for the studio's own use; '' where there is none to use."""
+        given = self._context.settings.secrets.get(name)
+        if given:
+            return given
+        try:
+            return self._stored(name)
+        except NotFound:
+            return ""
+
     def test_key(self, name: str, *, bases: Mapping[str, str] | None = None) -> str:
         """A sentence that the service accepts the key that is kept for it.
 

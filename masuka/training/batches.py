@@ -6,6 +6,7 @@ same batch in every process.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from masuka.families.base import Family
-from masuka.training.caches import Bucket, Latents, Texts
+from masuka.training.caches import Bucket, Latents, Texts, Variant
 from masuka.training.order import Batch, step_seed
 
 RESIDENT_BYTES = 2**30
@@ -22,13 +23,17 @@ RESIDENT_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Micro:
-    """One micro-step's input: noisy latents, noise levels, text, what to predict."""
+    """One micro-step's input: noisy latents, noise levels, text, what to predict.
+
+    `weights` (B, 1, h, w) say how much each place counts; None where all count alike.
+    """
 
     noisy: Tensor
     sigmas: Tensor
     target: Tensor
     text: Mapping[str, Tensor]
     captions: tuple[str, ...]
+    weights: Tensor | None = None
 
 
 class Batches:
@@ -70,7 +75,8 @@ class Batches:
         """The input of that micro-step, on the device."""
         self._generator.manual_seed(step_seed(self._seed, step, micro_step))
         rows = torch.tensor(batch.rows)
-        posterior = _rows(self._buckets[batch.bucket].posterior, rows)
+        variant = self._variant(step, micro_step, self._buckets[batch.bucket].variants)
+        posterior = _rows(variant.posterior, rows)
         latents = self._family.sample_latents(self._config, posterior, self._generator)
         count = len(batch.rows)
         noise = torch.randn(latents.shape, generator=self._generator).to(latents.device)
@@ -85,7 +91,16 @@ class Batches:
             target=self._family.target(latents, noise).to(self._device),
             text={name: t.to(self._device) for name, t in _rows(self._text, texts).items()},
             captions=tuple(self._texts[row] for row in texts.tolist()),
+            weights=None
+            if variant.weights is None
+            else _rows({"": variant.weights}, rows)[""].to(self._device),
         )
+
+    def _variant(self, step: int, micro_step: int, variants: Sequence[Variant]) -> Variant:
+        """One of them by the step alone; what a step draws besides does not depend on it."""
+        if len(variants) == 1:
+            return variants[0]
+        return random.Random(f"{self._seed}/variant/{step}/{micro_step}").choice(variants)
 
 
 def _rows(tensors: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
@@ -93,10 +108,16 @@ def _rows(tensors: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
 
 
 def _placed(bucket: Bucket, place: str) -> Bucket:
-    posterior = {name: tensor.to(place) for name, tensor in bucket.posterior.items()}
-    return Bucket(bucket.shape, posterior, bucket.pictures)
+    first, *varied = [_on(variant, place) for variant in bucket.variants]
+    return Bucket(bucket.shape, first.posterior, bucket.pictures, first.weights, tuple(varied))
+
+
+def _on(variant: Variant, place: str) -> Variant:
+    weights = None if variant.weights is None else variant.weights.to(place)
+    return Variant({name: tensor.to(place) for name, tensor in variant.posterior.items()}, weights)
 
 
 def _bytes(latents: Latents, texts: Texts) -> int:
-    tensors = [*texts.tensors.values(), *(t for b in latents.buckets for t in b.posterior.values())]
+    variants = [variant for bucket in latents.buckets for variant in bucket.variants]
+    tensors = [*texts.tensors.values(), *(t for v in variants for t in v.posterior.values())]
     return sum(tensor.nbytes for tensor in tensors)

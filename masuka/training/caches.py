@@ -16,16 +16,22 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from masuka.datasets.buckets import Shape, smaller_shape
+from masuka.datasets.varying import PLAIN, Variation, scale_of, variation
 from masuka.families.base import Family
 from masuka.jobs.reporter import Reporter
 from masuka.models.loading import free_memory
-from masuka.training.pictures import Picture, Shape, pixels_of
+from masuka.requests.edits import Augment
+from masuka.training.pictures import Picture, place_of, seen
 
 CACHE_VERSION = 1
 CAPTIONS_AT_ONCE = 8
 TAIL_BYTES = 4096
+WEIGHTS = "weights"
+UNCOVERED = 0.1
+"""How much a place outside the mask still counts (OneTrainer's default too)."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,28 @@ class Texts:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """The pictures of a bucket, varied in one way: posteriors and weights, stacked."""
+
+    posterior: Mapping[str, Tensor]
+    weights: Tensor | None = None
+    """(N, 1, h, w), how much each place counts; None where every place counts alike."""
+
+
+@dataclass(frozen=True)
 class Bucket:
-    """The pictures of one shape: posteriors, stacked, and which picture each row is."""
+    """The pictures of one shape, which picture each row is, and their variants."""
 
     shape: Shape
     posterior: Mapping[str, Tensor]
     pictures: tuple[int, ...]
+    weights: Tensor | None = None
+    varied: tuple[Variant, ...] = ()
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """All of them, the pictures as they are first."""
+        return (Variant(self.posterior, self.weights), *self.varied)
 
 
 @dataclass(frozen=True)
@@ -157,38 +179,129 @@ def cache_latents(
     pictures: Sequence[Picture],
     shapes: Sequence[Shape],
     reporter: Reporter,
+    *,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    variety: Variety | None = None,
 ) -> Latents:
     """Posterior mean and deviation of every picture, sorted into buckets.
 
     The posterior is kept, not a draw from it: each step draws afresh. The VAE is loaded
-    only for what is missing, and is gone when this returns.
+    only for what is missing, and is gone when this returns. `sizes` are those of the
+    edited pictures, needed where one has a focus; `variety` says how they are varied.
     """
     cache = CacheFolder(folder / "latents", f"{source.fingerprint()} {source.dtype}")
     config_file = folder / "latents" / "autoencoder.json"
-    keys = [(p.sha256, str(s.width), str(s.height)) for p, s in zip(pictures, shapes, strict=True)]
-    rows = {key: row for key in keys if (row := cache.get(*key)) is not None}
-    reporter.progress(len(rows), len(set(keys)))
-    missing = [n for n, key in enumerate(keys) if key not in rows]
+    known: Sequence[tuple[int, int] | None] = sizes or [None] * len(pictures)
+    wanted = [
+        _wanted(number, picture, shape, size, variety, variant)
+        for variant in range(1 if variety is None else variety.variants)
+        for number, (picture, shape, size) in enumerate(zip(pictures, shapes, known, strict=True))
+    ]
+    found = {one.key: row for one in wanted if (row := cache.get(*one.key)) is not None}
+    total = len({one.key for one in wanted})
+    reporter.progress(len(found), total)
+    missing = [one for one in wanted if one.key not in found]
     if missing or not config_file.exists():
         autoencoder = source.family.autoencoder(source.folder, dtype=source.dtype, device=source.device)
         config_file.write_text(json.dumps(dict(autoencoder.config), default=str))  # type: ignore[arg-type]
-        for number in missing:
+        for one in missing:
             reporter.check()
-            pixels = pixels_of(pictures[number].file, shapes[number])[None]
-            with torch.no_grad():
-                posterior = source.family.encode_pixels(autoencoder, pixels)
-            rows[keys[number]] = {name: tensor.cpu() for name, tensor in posterior.items()}
-            cache.put(rows[keys[number]], *keys[number])
-            reporter.progress(len(rows), len(set(keys)))
+            if one.key not in found:
+                found[one.key] = _encoded_picture(source, autoencoder, pictures[one.picture], one)
+                cache.put(found[one.key], *one.key)
+            reporter.progress(len(found), total)
         del autoencoder
         free_memory()
-    return Latents(_buckets([rows[key] for key in keys], shapes), json.loads(config_file.read_text()))
+    return Latents(_buckets(wanted, found, shapes), json.loads(config_file.read_text()))
 
 
-def _buckets(rows: Sequence[Mapping[str, Tensor]], shapes: Sequence[Shape]) -> tuple[Bucket, ...]:
+@dataclass(frozen=True)
+class Variety:
+    """How the pictures of a training are varied."""
+
+    augment: Augment
+    seed: int
+    base: str
+
+    @property
+    def variants(self) -> int:
+        return self.augment.variants if self.augment.is_on else 1
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """One variant of one picture; the key names all that decides its latents."""
+
+    picture: int
+    variant: int
+    shape: Shape
+    variation: Variation
+    key: tuple[str, ...]
+
+
+def _wanted(
+    number: int,
+    picture: Picture,
+    shape: Shape,
+    size: tuple[int, int] | None,
+    variety: Variety | None,
+    variant: int,
+) -> _Wanted:
+    chosen = PLAIN
+    if variety is not None:
+        chosen = variation(
+            variety.augment, seed=variety.seed, name=picture.sha256, number=variant, focus=picture.focus
+        )
+        shape = smaller_shape(shape, scale_of(variety.augment, variant), variety.base)
+    # As it always was for a picture without recipe, cut at its middle: caches of waiting runs hold.
+    key = [picture.sha256, str(shape.width), str(shape.height)]
+    more = [picture.recipe.key, _place(picture, size, shape, chosen), chosen.key]
+    return _Wanted(number, variant, shape, chosen, tuple(key + (more if any(more) else [])))
+
+
+def _place(picture: Picture, size: tuple[int, int] | None, shape: Shape, chosen: Variation) -> str:
+    """A name for where the bucket is cut from the picture; '' for its middle."""
+    if picture.focus is None:
+        return ""
+    if size is None or chosen.key:
+        return str(picture.focus)
+    return str(place_of(picture, size, shape) or "")
+
+
+def _encoded_picture(
+    source: Source, autoencoder: nn.Module, picture: Picture, one: _Wanted
+) -> dict[str, Tensor]:
+    shown = seen(picture, one.shape, one.variation)
+    with torch.no_grad():
+        posterior = source.family.encode_pixels(autoencoder, shown.pixels[None])
+    row = {name: tensor.cpu() for name, tensor in posterior.items()}
+    if shown.weights is not None:
+        # The mean over what one latent sees; outside a little is learnt, so that it does not drift.
+        high, wide = next(iter(row.values())).shape[-2:]
+        covered = nn.functional.adaptive_avg_pool2d(shown.weights[None], (high, wide))
+        row[WEIGHTS] = UNCOVERED + (1 - UNCOVERED) * covered
+    return row
+
+
+def _buckets(
+    wanted: Sequence[_Wanted],
+    rows: Mapping[tuple[str, ...], Mapping[str, Tensor]],
+    shapes: Sequence[Shape],
+) -> tuple[Bucket, ...]:
+    by_place = {(one.picture, one.variant): rows[one.key] for one in wanted}
+    count = 1 + max(one.variant for one in wanted)
     buckets = []
     for shape in sorted(set(shapes)):
         members = tuple(n for n, other in enumerate(shapes) if other == shape)
-        posterior = {name: torch.cat([rows[n][name] for n in members]) for name in rows[members[0]]}
-        buckets.append(Bucket(shape, posterior, members))
+        first, *others = [_stacked([by_place[n, variant] for n in members]) for variant in range(count)]
+        buckets.append(Bucket(shape, first.posterior, members, first.weights, tuple(others)))
     return tuple(buckets)
+
+
+def _stacked(rows: Sequence[Mapping[str, Tensor]]) -> Variant:
+    names = [name for name in rows[0] if name != WEIGHTS]
+    posterior = {name: torch.cat([row[name] for row in rows]) for name in names}
+    if not any(WEIGHTS in row for row in rows):
+        return Variant(posterior)
+    plain = torch.ones_like(next(iter(rows[0].values()))[:, :1])
+    return Variant(posterior, torch.cat([row.get(WEIGHTS, plain) for row in rows]))

@@ -150,6 +150,8 @@ def explain(plan: Plan, file: Path, report: AdapterReport, losses: Sequence[floa
         "content": {
             "hash": content_hash(plan.pictures),
             "pictures": {p.sha256: p.caption for p in plan.pictures},
+            "edits": {p.sha256: p.recipe.as_row() for p in plan.pictures if p.recipe.key},
+            "variations": None if plan.variety is None else plan.variety.augment.as_dict(),
         },
         "precision": str(plan.dtype).removeprefix("torch."),
         "device": plan.device,

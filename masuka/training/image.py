@@ -72,7 +72,9 @@ def prepare(plan: Plan, reporter: Reporter) -> Training:
     caches = plan.run_folder / CACHES
     texts = cache_texts(plan.source, caches, [*captions, *texts_for(plan)], reporter)
     reporter.stage("Caching latents")
-    latents = cache_latents(plan.source, caches, plan.pictures, plan.shapes(sizes), reporter)
+    latents = cache_latents(
+        plan.source, caches, plan.pictures, plan.shapes(sizes), reporter, sizes=sizes, variety=plan.variety
+    )
     if plan.device == "cpu":
         keep_freed_memory()
     learner = _learner(plan, texts, latents, captions, reporter)

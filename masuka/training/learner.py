@@ -170,7 +170,7 @@ class Learner:
             adapted = {name: tensor.to(self._plan.dtype) for name, tensor in adapted.items()}
             micro = replace(micro, text={**micro.text, **adapted})
         predicted = family.predict(self.denoiser, micro.noisy, micro.sigmas, micro.text)
-        errors = (predicted.float() - micro.target).square().flatten(1).mean(1)
+        errors = _mean_error((predicted.float() - micro.target).square(), micro.weights)
         return (errors * family.loss_weight(micro.sigmas)).mean()
 
     def _modules(self) -> dict[str, nn.Module]:
@@ -209,6 +209,16 @@ class Learner:
             f"The {what} became {'NaN' if math.isnan(loss + norm) else 'infinite'} at step {step + 1:,}.",
             "Use a lower learning rate, or fp32 or bf16 instead of fp16. The last checkpoint is unharmed.",
         )
+
+
+def _mean_error(squared: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of each sample's squared errors (B, C, h, w), by weight where there are any.
+
+    Divided by the weights' own mean: a small mask gives no smaller loss than a large one.
+    """
+    if weights is None:
+        return squared.flatten(1).mean(1)
+    return (squared * weights).flatten(1).mean(1) / weights.flatten(1).mean(1)
 
 
 def _accelerator(plan: Plan) -> Accelerator:

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
+from masuka.datasets.buckets import Shape, nearest_shape, shapes_of
 from masuka.errors import Conflict, InvalidInput, NoAccelerator
 from masuka.families import draw_limits_of, family_named
 from masuka.families.base import Family
 from masuka.generation.prompts import fill
 from masuka.models.loading import choose_device, choose_dtype
-from masuka.requests.base import params as params_of
+from masuka.requests.edits import Augment
 from masuka.requests.images import DrawImages
 from masuka.requests.training import TrainImage
-from masuka.training.caches import Source
-from masuka.training.pictures import Picture, Shape, content_hash, nearest_shape, pictures_of, shapes_for
+from masuka.training.caches import Source, Variety
+from masuka.training.pictures import Picture, content_hash, pictures_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Plan:
     output: Path
     device: str
     dtype: torch.dtype
+    variety: Variety | None = None
+    """How the pictures are varied; None where they are not."""
 
     @property
     def folder(self) -> Path:
@@ -68,13 +71,7 @@ class Plan:
 
     def shapes(self, sizes: list[tuple[int, int]]) -> list[Shape]:
         """The bucket of each picture of that size."""
-        width = params_of(DrawImages, draw_limits_of(self.base["id"]))["width"]
-        offered = shapes_for(
-            self.request.resolution_px,
-            step=int(width.step or 1),
-            shortest=int(width.minimum or 1),
-            longest=int(width.maximum or self.request.resolution_px * 4),
-        )
+        offered = shapes_of(self.base["id"], self.request.resolution_px)
         return [nearest_shape(*size, offered) for size in sizes]
 
     def sample_request(self, prompt: str) -> DrawImages:
@@ -93,7 +90,8 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """What must be the same for a checkpoint of this run to be gone on from."""
         request = self.request
-        return {
+        varied = {} if self.variety is None else {"variations": self.variety.augment.as_dict()}
+        return varied | {
             "base": self.base["id"],
             "base_files": self.source.fingerprint(),
             "pictures": content_hash(self.pictures),
@@ -142,6 +140,7 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
         output=Path(params["output"]),
         device=device,
         dtype=_dtype(device, family, request.precision),
+        variety=_variety(params, request),
     )
     if plan.training_adapter is not None and not plan.training_adapter.is_file():
         raise Conflict(
@@ -149,6 +148,11 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
             "Download the base again; only what is missing is fetched.",
         )
     return plan
+
+
+def _variety(params: Mapping[str, Any], request: TrainImage) -> Variety | None:
+    augment = Augment.parse(params.get("augment") or {})
+    return Variety(augment, request.seed, params["base"]["id"]) if augment.is_on else None
 
 
 def _dtype(device: str, family: Family, setting: str) -> torch.dtype:

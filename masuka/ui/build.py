@@ -16,6 +16,9 @@ from masuka.ui.theme import theme
 
 Made = TypeVar("Made")
 STATIC = Path(__file__).parent / "static"
+SCRIPTS = ("masuka.js", "pictures.js", "masks.js", "captions.js")
+STYLES = ("masuka.css", "pictures.css", "captions.css")
+"""In this order; later ones build on what the first one offers."""
 TABS: tuple[Tab, ...] = (home.TAB, datasets.TAB, training.TAB, images.TAB, library.TAB, settings.TAB)
 
 
@@ -58,10 +61,10 @@ def in_a_loop(make: Callable[[], Made]) -> Made:
 
 def launch_settings() -> dict[str, Any]:
     """What `launch` is given on every host; no folder is served, nothing is open."""
-    script = (STATIC / "masuka.js").read_text(encoding="utf-8")
+    script = "".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)
     # In the head, not as `css_paths`: Gradio rewrites those selectors to reach its own
     # container only, and applies them after the first paint.
-    style = (STATIC / "masuka.css").read_text(encoding="utf-8")
+    style = "".join((STATIC / name).read_text(encoding="utf-8") for name in STYLES)
     return {
         "theme": theme(),
         "head": f'<style id="masuka-style">{style}</style><script>{script}</script>',

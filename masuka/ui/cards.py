@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from masuka.ui.markup import attributes, bar, button, chip, disclosure, esc, go, media, picture
-from masuka.ui.words import duration, moment, number, per_step, plural, seconds_between
+from masuka.ui.words import duration, moment, number, per_step, seconds_between
 
 if TYPE_CHECKING:
     from masuka.store.items import Item
     from masuka.store.jobs import Job
-    from masuka.store.pictures import Picture
     from masuka.studio import Studio
 
 MOODS: Mapping[str, tuple[str, str]] = {
@@ -114,19 +113,6 @@ def log_view(studio: Studio, job: Job, *, opened: bool = False) -> str:
     return disclosure("Log", body, name=f"log-{job.id}", opened=opened)
 
 
-def picture_tile(shown: Picture, *, selectable: bool = True) -> str:
-    """A data set's picture with its caption under it."""
-    alt = shown.caption or shown.original_name
-    return (
-        f'<figure class="tile captioned" data-id="{shown.id}" data-full="{media("picture", shown.id)}" '
-        f'data-side="fragment/picture/{shown.id}">'
-        f"{_select(shown.id, alt) if selectable else ''}"
-        f'<button type="button" class="open" data-open>'
-        f"{picture(media('picture', shown.id, thumbnail=True, sha256=shown.sha256), alt)}</button>"
-        f"<figcaption>{esc(shown.caption) or '<em>no caption</em>'}</figcaption></figure>"
-    )
-
-
 def item_tile(item: Item, *, selectable: bool = False) -> str:
     """A finished picture: opens large, can be starred."""
     star = {
@@ -190,18 +176,6 @@ def way(steps: Sequence[tuple[StepState, str, str, str]]) -> str:
             f"<p>{esc(text)}</p>{body}</div></li>"
         )
     return f'<ol class="way">{"".join(rows)}</ol>'
-
-
-def refusals(job: Job) -> str:
-    """The files that an import refused, a sentence each; '' when it took them all."""
-    refused = (job.result or {}).get("refused", [])
-    if not refused:
-        return ""
-    rows = "".join(
-        f"<li><strong>{esc(r.get('name', ''))}</strong> {esc(r.get('message', ''))} {esc(r.get('hint', ''))}</li>"
-        for r in refused[:50]
-    )
-    return f'<div class="notice warn"><p>{plural(len(refused), "file")} not added:</p><ul>{rows}</ul></div>'
 
 
 def when(at: str | None) -> str:

@@ -15,12 +15,12 @@ from masuka.ui.cards import (
     grid,
     item_tile,
     job_card,
-    picture_tile,
     way,
 )
 from masuka.ui.estimates import training_sentence
 from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, key_of
 from masuka.ui.markup import button, card, empty, esc, facts, go
+from masuka.ui.pictures import tile
 from masuka.ui.shell import character_of
 from masuka.ui.storage import saved_words
 from masuka.ui.view import View
@@ -31,7 +31,7 @@ SAMPLE_TRIGGER = "zorbi7"
 FIRST_PROMPT = "{trigger} {class} wearing a crown on a beach"
 FIRST_PICTURES = 4
 POCKET_DRAWS = ("robot", "bot")
-_FILLS = ("import_pictures", "sample_pictures")
+_FILLS = ("import_pictures", "import_links", "import_hub", "sample_pictures")
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _pictures(studio: Studio, found: Journey) -> tuple[StepState, str, str, str]
             "Ten to thirty are enough.",
             f'{failed}<div class="actions">{add}{samples}</div>',
         )
-    shown = [picture_tile(p, selectable=False) for p in studio.datasets.pictures(dataset.id, limit=6)]
+    shown = [tile(p, selectable=False) for p in studio.datasets.pictures(dataset.id, limit=6)]
     link = go("See and edit them", tab="datasets", dataset=dataset.id)
     strip = f'<div class="strip">{"".join(shown)}</div><p class="hint">{link}</p>'
     return "done", plural(dataset.picture_count, "picture"), "Each with a caption.", strip

@@ -19,17 +19,25 @@ ACTIONS: dict[str, Role] = {
     "settings-own-password": "viewer",
     "settings-sign-out": "viewer",
     "datasets-folder": "owner",
+    "datasets-embedder": "owner",
+    "datasets-detector": "owner",
+    "datasets-captions-download": "owner",
 }
 REGIONS: dict[str, Role] = {
     "home-next": "editor",
     "datasets-add": "editor",
+    "datasets-new": "editor",
+    "datasets-settings": "editor",
     "datasets-many": "editor",
     "training-choices": "editor",
     "images-choices": "editor",
     "settings-me": "viewer",
     "settings-pocket": "viewer",
 }
-QUIET = frozenset({"images-star", "datasets-caption", "datasets-many"}) | frozenset(
+QUIET = frozenset(
+    {"images-star", "datasets-caption", "datasets-aside", "datasets-crop", "datasets-reset", "datasets-edit",
+     "datasets-captions-edit", "datasets-captions-rename", "datasets-captions-remove", "datasets-captions-even", "datasets-captions-undo"}
+) | frozenset(
     f"settings-{name}"
     for name in ("invite", "revoke", "role", "lock", "end", "remove", "share-all", "unshare", "registration",
                  "own-password", "new-password", "sign-out")

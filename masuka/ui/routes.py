@@ -6,6 +6,7 @@ checks whose they are; content types are fixed; nothing here takes a path from o
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -19,22 +20,26 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from masuka.datasets.edits import version_of
+from masuka.datasets.masks import LARGEST_BYTES as LARGEST_MASK_BYTES
 from masuka.errors import InvalidInput, MasukaError, NotAllowed, NotFound
 from masuka.hosting import diagnostics
 from masuka.requests import Actor
 from masuka.requests.text import clean_filename, id_in
 from masuka.studio import Studio
-from masuka.ui import roles, uploads
-from masuka.ui.datasets import more_pictures, side_of_picture
+from masuka.ui import captioning, captions, roles, sheet, uploads
 from masuka.ui.images import more_items, side_of_item
 from masuka.ui.kit import note
 from masuka.ui.library import MOST_EXPORTED
 from masuka.ui.markup import THIS_RUN, VERSION_DIGITS, address
+from masuka.ui.picture import side_of_picture
+from masuka.ui.pictures import more_pictures
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 DRAWINGS = frozenset({"home", "datasets", "training", "images", "library"})
-OWN = ("media", "drawing", "fragment", "upload", "download")
+OWN = ("media", "drawing", "fragment", "upload", "download", "caption", "mask")
+_LONGEST_BODY = 64_000
 _A_DAY = "private, max-age=86400, immutable"
 _ASK_FIRST = "private, no-cache"
 """Ids come again in another workspace or after a restore, so a picture is never good for ever."""
@@ -66,10 +71,19 @@ def routes(studio: Studio) -> list[Route]:
         ("/fragment/picture/{id:id}", fragment_picture, ["GET"]),
         ("/fragment/items", fragment_items, ["GET"]),
         ("/fragment/pictures/{id:id}", fragment_pictures, ["GET"]),
+        ("/fragment/captions/{id:id}", fragment_captions, ["GET"]),
+        ("/fragment/found/{id:id}", fragment_found, ["GET"]),
+        ("/fragment/trainer/{id:id}", fragment_trainer, ["GET"]),
+        ("/fragment/tags/{id:id}", fragment_tags, ["GET"]),
+        ("/fragment/captioners/{id:id}", fragment_captioners, ["GET"]),
+        ("/caption/{id:id}", caption, ["PUT"]),
+        ("/mask/{id:id}", mask, ["GET"]),
+        ("/mask/{id:id}", set_mask, ["PUT"]),
         ("/upload/{batch}/{index:id}", upload, ["PUT"]),
         ("/download/item/{id:id}", download_item, ["GET"]),
         ("/download/items", download_items, ["GET"]),
         ("/download/dataset/{id:id}", download_dataset, ["GET"]),
+        ("/download/export/{id:id}", download_export, ["GET"]),
         ("/download/adapter/{id:id}", download_adapter, ["GET"]),
         ("/download/diagnostics", download_diagnostics, ["GET"]),
     ]
@@ -78,10 +92,11 @@ def routes(studio: Studio) -> list[Route]:
 
 
 async def media(studio: Studio, request: Request) -> Response:
-    """A picture, item, sample or preview; parts of it, and 'unchanged', where asked."""
+    """A picture as edited, item, sample or preview, or a part of it."""
     kind = request.path_params["kind"]
-    small = request.query_params.get("thumb") == "1"
-    file = await run_in_threadpool(studio.media, kind, request.path_params["id"], thumbnail=small)
+    small, original = (request.query_params.get(name) == "1" for name in ("thumb", "original"))
+    id = request.path_params["id"]
+    file = await run_in_threadpool(studio.media, kind, id, thumbnail=small, original=original)
     keeps = small and await run_in_threadpool(_is_version, studio, request)
     return _file(request, file, _A_DAY if keeps else _ASK_FIRST)
 
@@ -129,16 +144,100 @@ async def fragment_items(studio: Studio, request: Request) -> Response:
 
 async def fragment_pictures(studio: Studio, request: Request) -> Response:
     """The next page of a set's pictures; `x-next` is the address of the one after."""
-    after_id = id_in(request.query_params.get("after")) or 0
-    tiles, following = await run_in_threadpool(more_pictures, studio, request.path_params["id"], after_id)
+    query = request.query_params
+    tiles, following = await run_in_threadpool(
+        more_pictures, studio, request.path_params["id"], id_in(query.get("after")) or 0,
+        query.get("only", ""), query.get("sort", ""),
+    )  # fmt: skip
     return _piece(studio, tiles, following)
+
+
+async def fragment_captions(studio: Studio, request: Request) -> Response:
+    """A page of a set's captions; `x-next` is the next one's address, `x-total` all."""
+    shown, query = _captions_of(request), request.query_params
+    rows, following, total = await run_in_threadpool(
+        captions.more_rows, studio, shown, id_in(query.get("after")) or 0
+    )
+    known = {"q": shown.query, "only": query.get("only", "")}
+    path = f"fragment/captions/{shown.dataset_id}"
+    answer = _piece(studio, rows, "" if following is None else path + address(after=following, **known))
+    answer.headers["x-total"] = str(total)
+    return answer
+
+
+async def fragment_found(studio: Studio, request: Request) -> Response:
+    """How many of a set's captions hold a text."""
+    find = request.query_params.get("find", "")[:2000]
+    return _piece(studio, str(await run_in_threadpool(captions.found_in, studio, _captions_of(request), find)))
+
+
+async def fragment_trainer(studio: Studio, request: Request) -> Response:
+    """The next page of what the trainer sees; `x-next` is the one's after it."""
+    query = request.query_params
+    tiles, following = await run_in_threadpool(
+        sheet.more_sheet, studio, request.path_params["id"], query.get("base", "")[:100],
+        id_in(query.get("px")), id_in(query.get("after")) or 0,
+    )  # fmt: skip
+    return _piece(studio, tiles, following)
+
+
+async def fragment_tags(studio: Studio, request: Request) -> Response:
+    """What a set's captions say, and how often."""
+    return _piece(studio, await run_in_threadpool(captions.tags, studio, request.path_params["id"]))
+
+
+async def fragment_captioners(studio: Studio, request: Request) -> Response:
+    """The form that has captions written."""
+    return _piece(studio, await run_in_threadpool(captioning.panel, studio, request.path_params["id"]))
+
+
+async def caption(studio: Studio, request: Request) -> Response:
+    """One caption, saved while it is typed."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LONGEST_BODY:
+            raise InvalidInput("The caption is far too long.", "Keep it under 2,000 characters.")
+    try:
+        given = json.loads(body)
+    except ValueError as error:
+        raise InvalidInput("The caption did not arrive.", "Reload the page.") from error
+    return JSONResponse(
+        await run_in_threadpool(captions.save, studio, request.path_params["id"], given), headers=_FRESH
+    )
+
+
+async def mask(studio: Studio, request: Request) -> Response:
+    """The mask painted over a picture, white where it counts."""
+    file = await run_in_threadpool(studio.edits.mask, request.path_params["id"])
+    if file is None:
+        raise NotFound("This picture has no mask.")
+    return _file(request, file, _ASK_FIRST)
+
+
+async def set_mask(studio: Studio, request: Request) -> Response:
+    """The mask, as the page painted it."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_MASK_BYTES:
+            raise InvalidInput("The mask is far too large.", "Paint it on a smaller picture.")
+    await run_in_threadpool(studio.edits.set_mask, request.path_params["id"], body)
+    return JSONResponse({}, headers=_FRESH)
+
+
+def _captions_of(request: Request) -> captions.Shown:
+    query = request.query_params
+    return captions.Shown(
+        request.path_params["id"], query.get("q", "")[:200], only_problems=query.get("only") == "problems"
+    )
 
 
 async def upload(studio: Studio, request: Request) -> Response:
     """One file of an upload, stored until a job takes it in."""
-    name = request.query_params.get("name", "")
+    name, folder = request.query_params.get("name", ""), request.query_params.get("folder", "")
     file = await uploads.receive(
-        studio, request.path_params["batch"], request.path_params["index"], name, request.stream()
+        studio, request.path_params["batch"], request.path_params["index"], name, request.stream(), folder=folder
     )
     return JSONResponse({"name": file.name}, 201)
 
@@ -164,6 +263,12 @@ async def download_dataset(studio: Studio, request: Request) -> Response:
     dataset = await run_in_threadpool(studio.datasets.get, request.path_params["id"])
     make = partial(studio.datasets.export, dataset.id, left_bytes=uploads.ROOM_LEFT_BYTES)
     return await _passing(studio, make, clean_filename(f"{dataset.name}.zip"))
+
+
+async def download_export(studio: Studio, request: Request) -> Response:
+    """The zip that a job has packed."""
+    file = await run_in_threadpool(studio.datasets.exported, request.path_params["id"])
+    return FileResponse(file, filename=file.name, headers=_FRESH)
 
 
 async def download_adapter(studio: Studio, request: Request) -> Response:
@@ -237,7 +342,9 @@ def _is_version(studio: Studio, request: Request) -> bool:
     """Whether the address names what is there now, and another address what comes later."""
     kind, version = request.path_params["kind"], request.query_params.get("v", "")
     if kind == "picture" and len(version) == VERSION_DIGITS:
-        return studio.datasets.picture(request.path_params["id"]).sha256.startswith(version)
+        picture = studio.datasets.picture(request.path_params["id"])
+        edits = {} if request.query_params.get("original") == "1" else picture.edits
+        return version_of(picture.sha256, edits).startswith(version)
     return bool(kind == "item" and version == THIS_RUN)
 
 

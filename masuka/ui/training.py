@@ -91,6 +91,25 @@ def draw_run(studio: Studio, view: View) -> str:
     return f'{head}<div class="run">{progress}{left}{strip}</div>'
 
 
+def draw_content(studio: Studio, view: View) -> str:
+    """What the run learnt from, against its set now, and the button to do it again."""
+    run = _run(studio, view)
+    if run is None or not run.content:
+        return ""
+    found = studio.training.content(run.id)
+    said = "".join(f"<li>{esc(s)}</li>" for s in found.sentences)
+    now = f'<div class="notice"><ul>{said}</ul></div>' if said else '<p class="hint">Its data set is as it was.</p>'
+    if found.problem:
+        again = f'<p class="hint">{esc(found.problem)}</p>'
+    else:
+        again = (
+            '<p class="hint">The same pictures, captions, crops and seed as then.</p><div class="actions">'
+            + button("Train again as then", "training-repeat", id=run.id, name="training-repeat")
+            + "</div>"
+        )
+    return card(now + again, title="What it learnt from")
+
+
 def draw_runs(studio: Studio, view: View) -> str:
     """Earlier trainings, each a link."""
     runs = studio.training.runs(character_id=view.character, limit=_SHOWN_RUNS)
@@ -108,6 +127,12 @@ def on_start(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The queued training; its run is shown at once."""
     job = studio.training.start(values_of(payload), key=key_of(payload))
     return Outcome("Training is on its way. You can close this page; it goes on.", go={"run": job.run_id})
+
+
+def on_repeat(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """The same training once more, from what it learnt then."""
+    job = studio.training.repeat(id_of(payload), key=key_of(payload))
+    return Outcome("Training is on its way, from what it learnt then.", go={"run": job.run_id})
 
 
 def on_delete(studio: Studio, payload: Payload, view: View) -> Outcome:
@@ -220,8 +245,11 @@ TAB = Tab(
             Region("choices", draw_form, live=False, waiting='<div class="skeleton"></div>'),
             Region("runs", draw_runs),
         ),
-        (Region("run", draw_run, waiting='<div class="skeleton"></div>'),),
+        (
+            Region("run", draw_run, waiting='<div class="skeleton"></div>'),
+            Region("content", draw_content, live=False),
+        ),
     ),
-    actions={"start": on_start, "delete": on_delete, "download": on_download},
+    actions={"start": on_start, "repeat": on_repeat, "delete": on_delete, "download": on_download},
     layout="side",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -14,7 +15,11 @@ from masuka.ui.cards import UNFINISHED
 
 LARGEST_BYTES = 2 * 2**30
 """Of one file; a picture's own, smaller limit is the intake's to enforce."""
-MOST_FILES = 2000
+MOST_FILES = 20_000
+DEEPEST = 8
+"""Folders inside each other, of a folder that was dropped whole."""
+SENT = "sent-"
+"""How the folders in an upload begin that its files lie in."""
 STALE_S = 24 * 3600
 ROOM_LEFT_BYTES = 2**30
 """No upload and no download fills the disk further."""
@@ -30,20 +35,21 @@ def batch_folder(studio: Studio, batch: str) -> Path:
     return studio.workspace.uploads / f"{studio.actor.user_id}-{batch}"
 
 
-async def receive(studio: Studio, batch: str, index: int, name: str, body: AsyncIterator[bytes]) -> Path:
+async def receive(
+    studio: Studio, batch: str, index: int, name: str, body: AsyncIterator[bytes], *, folder: str = ""
+) -> Path:
     """The stored file; what was begun is removed when it does not arrive whole.
 
-    Raises InvalidInput when it is too large, OutOfDisk when the disk would fill up.
+    `folder` is where it lay in a folder that was dropped whole. Raises InvalidInput when
+    the file is too large, OutOfDisk when the disk would fill up.
     """
     studio.actor.must_edit()
     if not 0 <= index < MOST_FILES:
         raise InvalidInput(
             f"One upload holds at most {MOST_FILES:,} files.", "Send the rest in a second one."
         )
-    folder = batch_folder(studio, batch)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{index:04d}" / clean_filename(name)
-    file.parent.mkdir(exist_ok=True)
+    within = batch_folder(studio, batch)
+    file = _free(within, clean_filename(name), [clean_filename(part) for part in folder.split("/") if part])
     size = 0
     try:
         with file.open("wb") as out:
@@ -53,13 +59,32 @@ async def receive(studio: Studio, batch: str, index: int, name: str, body: Async
                     raise InvalidInput(
                         "The file is larger than 2 GiB.", "Split it, or put it on the machine."
                     )
-                if shutil.disk_usage(folder).free < ROOM_LEFT_BYTES:
+                if shutil.disk_usage(within).free < ROOM_LEFT_BYTES:
                     raise OutOfDisk("The disk is nearly full.", "Free some space and try again.")
                 out.write(chunk)
     except BaseException:
         file.unlink(missing_ok=True)
         raise
     return file
+
+
+def _free(batch: Path, name: str, parts: list[str]) -> Path:
+    """A place of its own for the file, whose folder is there; two of a name lie apart.
+
+    Files that were sent one by one lie beside each other, so that a caption finds its
+    picture by its name.
+    """
+    if len(parts) > DEEPEST:
+        raise InvalidInput(
+            f"The folders lie more than {DEEPEST} deep.", "Choose the one with the pictures in it."
+        )
+    for number in itertools.count(1):
+        file = batch.joinpath(f"{SENT}{number}", *parts, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            file.touch()
+            return file
+    raise AssertionError("there is always a further number")
 
 
 def sweep(studio: Studio) -> int:
@@ -84,6 +109,7 @@ def _needed(studio: Studio) -> frozenset[Path]:
     found: set[Path] = set()
     last: int | None = None
     while page := studio.jobs.list(kind="import_pictures", states=_NOT_DONE, before_id=last, limit=200):
-        found.update(Path(source).resolve() for job in page for source in job.params.get("sources", []))
+        for source in (Path(given).resolve() for job in page for given in job.params.get("sources", [])):
+            found.update((source, *source.parents))
         last = page[-1].id
     return frozenset(found)

@@ -14,6 +14,8 @@ from masuka.requests.text import id_in, without_control
 
 TABS = ("home", "datasets", "training", "images", "library", "settings")
 SECTIONS = ("", "pictures", "characters", "models", "queue")
+PARTS = ("", "captions", "trainer", "export", "settings", "add")
+"""What of a data set is shown: its pictures, or one of these."""
 _LONGEST_VIEW = 20_000
 
 
@@ -21,6 +23,7 @@ _LONGEST_VIEW = 20_000
 class View:
     """Ids are None where nothing is chosen; adapter 0 is the choice of none at all.
 
+    `only` filters a list of pictures and `sort` orders it, in the words of the studio.
     `look` numbers the browser's looks, `sums` are checksums of the regions that it shows.
     """
 
@@ -32,6 +35,10 @@ class View:
     item: int | None = None
     until: int | None = None
     section: str = ""
+    part: str = ""
+    only: str = ""
+    sort: str = ""
+    px: int | None = None
     base: str = ""
     query: str = ""
     starred: bool = False
@@ -51,6 +58,9 @@ class View:
         return cls(
             tab=_one_of(given.get("tab"), TABS, "home"),
             section=_one_of(given.get("section"), SECTIONS, ""),
+            only=_text(given.get("only"), 40),
+            sort=_text(given.get("sort"), 40),
+            part=_one_of(given.get("part"), PARTS, ""),
             base=_text(given.get("base"), 100),
             query=_text(given.get("q"), 200),
             starred=given.get("star") in ("1", 1, True),
@@ -61,7 +71,7 @@ class View:
         )
 
 
-_IDS = ("character", "dataset", "run", "adapter", "item", "until")
+_IDS = ("character", "dataset", "run", "adapter", "item", "until", "px")
 
 
 def _chosen(value: Any) -> int | None:

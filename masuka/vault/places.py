@@ -139,9 +139,12 @@ class Uses:
         adapters = (p for text in referred.adapters if (p := places.stored(text)))
         self._adapters = {str(PurePosixPath(p).parent) for p in adapters}
         self._runs, self._jobs = referred.runs, referred.jobs
+        self._masks = {sha256[:16] for sha256 in referred.masks}
 
     def __call__(self, path: str) -> bool:
         pure = PurePosixPath(path)
+        if path.startswith("media/") and pure.parent.name in ("masks", "mattes"):
+            return pure.stem.partition("-")[2] in self._masks
         if path.startswith("media/"):
             thumb = pure.parent.name == "thumbs" and (str(pure.parent.parent), pure.stem) in self._thumbs
             return path in self._files or thumb

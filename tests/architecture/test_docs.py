@@ -34,12 +34,16 @@ def test_the_reference_is_what_the_code_says() -> None:
 
 
 def requests_in_the_project() -> set[type[Request]]:
+    import masuka.requests.captions
     import masuka.requests.datasets
+    import masuka.requests.doctor
+    import masuka.requests.edits
     import masuka.requests.images
     import masuka.requests.training
 
     found: set[type[Request]] = set()
-    for module in (masuka.requests.datasets, masuka.requests.images, masuka.requests.training):
+    named = masuka.requests
+    for module in (named.captions, named.datasets, named.doctor, named.edits, named.images, named.training):
         found |= {v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Request) and v is not Request}
     return found
 

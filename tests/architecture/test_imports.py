@@ -25,7 +25,11 @@ HEAVY_MODULES = (
     "masuka.datasets.faces",
     "masuka.pocket.*",
 )
-LIGHT_IN_SPITE_OF_IT = ("masuka.pocket", "masuka.pocket.words", "masuka.pocket.world", "masuka.pocket.samples")
+LIGHT_IN_SPITE_OF_IT = (
+    "masuka.pocket", "masuka.pocket.words", "masuka.pocket.world", "masuka.pocket.samples",
+    "masuka.pocket.sayings", "masuka.datasets.captions.text", "masuka.datasets.captions.wording",
+    "masuka.datasets.captions.slots", "masuka.datasets.captions.captioners", "masuka.datasets.captions.asking",
+)  # fmt: skip
 """The page draws sample pictures and names Pocket's words, so these never load torch."""
 
 MAKING_OF_POCKET = ("masuka.pocket.build", "masuka.pocket.session")
@@ -200,7 +204,7 @@ REQUIRED_BY_NAME = {
     "PIL": "pillow", "dotenv": "python-dotenv", "pynvml": "nvidia-ml-py", "sqlite_utils": "sqlite-utils",
     "annotated_types": "pydantic", "pydantic_core": "pydantic", "starlette": "gradio", "fastapi": "gradio",
     "uvicorn": "gradio", "tokenizers": "transformers", "numpy": "diffusers", "tqdm": "huggingface_hub",
-    "httpx": "gradio", "argon2": "argon2-cffi",
+    "httpx": "gradio", "argon2": "argon2-cffi", "cv2": "opencv-python-headless", "pi_heif": "pi-heif",
 }  # fmt: skip
 """Import name to the line of requirements.txt that brings it."""
 

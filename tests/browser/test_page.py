@@ -112,23 +112,14 @@ def test_a_refusal_of_the_studio_is_shown_beside_the_field(full: App, visit: Vis
     expect(page.locator("#page-datasets .empty")).to_contain_text("No pictures yet")
 
 
-def test_captions_one_and_many(full: App, visit: Visit) -> None:
+def test_a_caption_beside_its_picture(full: App, visit: Visit) -> None:
     page = visit(full, tab="datasets", dataset=1)
     page.locator("#page-datasets .tile .open").first.click()
     page.locator("#viewer textarea").fill("mira7x robot, hand written")
     page.locator("#viewer").get_by_role("button", name="Save caption").click()
     expect(page.locator(".toast")).to_contain_text("Caption saved.")
     page.keyboard.press("Escape")
-    expect(page.locator("#page-datasets .tile figcaption").first).to_have_text("mira7x robot, hand written")
-    for number in (0, 1):
-        page.locator("#page-datasets .pick input").nth(number).check(force=True)
-    bar = page.locator(".selection:visible")
-    expect(bar).to_contain_text("2 selected")
-    bar.get_by_text("Edit captions").click()
-    bar.locator("#datasets-many-text").fill(", soft light")
-    bar.get_by_role("button", name="Change captions").click()
-    expect(page.locator(".toast").last).to_contain_text("2 captions changed.")
-    expect(page.locator("#page-datasets .tile figcaption").first).to_contain_text("soft light")
+    expect(page.locator("#page-datasets .tile figcaption").first).to_contain_text("mira7x robot, hand written")
 
 
 def test_a_picture_is_deleted_only_after_a_yes(full: App, visit: Visit) -> None:

@@ -35,6 +35,7 @@ class Knock:
     viewer: int
     editor: int
     owner: int
+    content: bytes = b"x"
 
 
 def each_route(app: FastAPI) -> Iterator[tuple[str, str]]:
@@ -125,12 +126,19 @@ def theirs(served: Served) -> dict[str, int]:
     adapter = models.add_model(db, actor=owner, kind="adapter", name="A", base="pocket", path=name)
     job = job_rows.add_job(db, actor=owner, kind="draw_images", lane="gpu", title="J", request={}, params={})
     job_rows.set_job(db, id=job.id, state="done")
+    packed = workspace.uploads / "export-matrix" / "matrix.zip"
+    packed.parent.mkdir(exist_ok=True)
+    packed.write_bytes(b"PK")
+    export = job_rows.add_job(
+        db, actor=owner, kind="export_dataset", lane="cpu", title="E", request={}, params={}, dataset_id=dataset.id
+    )
+    job_rows.set_job(db, id=export.id, state="done", result={"file": str(packed)})
     preview = workspace.items / "previews" / f"{job.id}.webp"
     preview.parent.mkdir(exist_ok=True)
     Image.new("RGB", (8, 8)).save(preview)
     assert picture is not None
     return {"dataset": dataset.id, "picture": picture.id, "item": item.id, "sample": sample.id,
-            "adapter": adapter.id, "preview": job.id}  # fmt: skip
+            "adapter": adapter.id, "preview": job.id, "export": export.id}  # fmt: skip
 
 
 def knocks(ids: Mapping[str, int]) -> list[Knock]:
@@ -147,16 +155,22 @@ def knocks(ids: Mapping[str, int]) -> list[Knock]:
         Knock("GET", f"/fragment/picture/{ids['picture']}", **seen),
         Knock("GET", "/fragment/items?before=99999", **all_may),
         Knock("GET", f"/fragment/pictures/{ids['dataset']}", **seen),
+        *(
+            Knock("GET", f"/fragment/{what}/{ids['dataset']}", **seen)
+            for what in ("captions", "found", "tags", "trainer", "captioners")
+        ),
+        Knock("PUT", f"/caption/{ids['picture']}", other=404, viewer=403, editor=200, owner=200, content=b'{"text": "x"}'),
         Knock("PUT", f"/upload/{BATCH}/0?name=a.png", **makers),
         Knock("GET", f"/download/item/{ids['item']}", **seen),
         Knock("GET", f"/download/items?ids={ids['item']}", **seen),
         Knock("GET", f"/download/dataset/{ids['dataset']}", **seen),
+        Knock("GET", f"/download/export/{ids['export']}", **seen),
         Knock("GET", f"/download/adapter/{ids['adapter']}", **seen),
         Knock("GET", "/download/diagnostics", other=403, viewer=403, editor=403, owner=200),
     ]
 
 
-OWN = ("/media/", "/drawing/", "/fragment/", "/upload/", "/download/")
+OWN = ("/media/", "/drawing/", "/fragment/", "/upload/", "/download/", "/caption/")
 
 
 def test_each_route_of_ours_is_knocked_at(served: Served, theirs: Mapping[str, int]) -> None:
@@ -181,7 +195,7 @@ def test_each_visitor_gets_what_is_theirs_and_nothing_else(
 ) -> None:
     client = anonymous if visitor == "anonymous" else browser_of(people[visitor])
     for knock in knocks(theirs):
-        answer = client.request(knock.method, knock.path, content=b"x" if knock.method == "PUT" else None)
+        answer = client.request(knock.method, knock.path, content=knock.content if knock.method == "PUT" else None)
         wanted = 401 if visitor == "anonymous" else getattr(knock, visitor)
         assert answer.status_code == wanted, f"{visitor}: {knock.method} {knock.path}"
 

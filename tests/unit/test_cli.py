@@ -262,3 +262,17 @@ def test_python_m_masuka_runs() -> None:
         [sys.executable, "-m", "masuka", "--help"], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert "demo" in answer.stdout
+
+
+def test_layouts_links_and_a_push_without_a_token(dataset_id: int, tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png")
+    run("dataset", "add", str(dataset_id), str(tmp_path / "in"))
+    run("dataset", "export", str(dataset_id), str(tmp_path / "k.zip"), "--layout", "kohya")
+    with zipfile.ZipFile(tmp_path / "k.zip") as archive:
+        assert archive.namelist() == ["10_mira7x robot/a.png", "10_mira7x robot/a.txt"]
+    assert data("dataset", "export", str(dataset_id), "x.zip", "--layout", "rar", code=1)["error"]["field"] == "layout"
+    (tmp_path / "links.txt").write_text("http://127.0.0.1/a.png\n")
+    answer = data("dataset", "add-links", str(dataset_id), str(tmp_path / "links.txt"))
+    assert answer["added"] == 0 and answer["refused"][0]["message"] == "127.0.0.1 is no public address."
+    told = run("dataset", "push", str(dataset_id), "--repo", "a/b", "--licence", "mit", "--consent", "Nobody.", code=1)
+    assert "There is no Hugging Face token." in told.stderr

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from masuka.datasets import captions, check, exchange, sources
+from masuka.datasets import check, exchange, sources
+from masuka.datasets.captions import text as captions
 from masuka.errors import InvalidInput, NotFound
 from masuka.requests.datasets import EditCaptions
 

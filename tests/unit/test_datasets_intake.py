@@ -57,7 +57,7 @@ class Import:
 
         reporter = EventFile(file, self.scratch, stop_reason)
         self.params = {
-            "dataset_id": 1, "sources": [str(p) for p in paths], "forget_sources": False,
+            "dataset_id": 1, "sources": [str(p) for p in paths], "forget_sources": False, "processes": 0,
             "folder": str(self.folder), "known_sha256": [], "trigger_word": "mira7x", "class_word": "robot",
             "caption_template": "a picture of {trigger} {class}", **params,
         }  # fmt: skip
@@ -131,6 +131,7 @@ def test_progress_tells_the_truth(tmp_path: Path) -> None:
     assert [e["name"] for e in done.events if e["type"] == "stage"] == [
         "Looking for pictures",
         "Adding pictures",
+        "Looking for copies and flaws",
     ]
     progress = [(e["step"], e["total"]) for e in done.events if e["type"] == "progress"]
     assert progress[-1] == (3, 3) and progress == sorted(progress)
@@ -164,7 +165,7 @@ def test_cancelled_between_two_pictures(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", {f"{i}.png": picture(i) for i in range(5)})
     done = Import(tmp_path, folder, stop_after=2, forget_sources=True)
     assert done.stopped and len(done.pictures) == 2
-    assert len([p for p in done.folder.iterdir() if p.is_file()]) == 2
+    assert len(list(done.folder.glob("*.png"))) == 2
     assert len(list(folder.iterdir())) == 5, "what was not taken is not forgotten"
     assert not list(tmp_path.rglob("*.part"))
 
@@ -325,7 +326,7 @@ def test_bad_files_are_refused_and_the_others_taken(tmp_path: Path) -> None:
         "c.jpg": "The file is an SVG, HTML or XML text, not a picture.",
         "d.webp": "The picture is damaged or cut off.",
         "e.gif": "The file is a PDF document, not a picture.",
-        "f.zip": "The file is an archive, not a picture.",
+        "f.zip": "The archive is damaged or cut off.",
     }
     notes = [e["text"] for e in done.events if e["type"] == "note"]
     assert len(notes) == 5 and all(note.endswith(".") for note in notes)
@@ -472,8 +473,8 @@ def test_a_real_bomb_is_stopped_at_the_limit_of_one_picture(tmp_path: Path) -> N
 
 
 def test_the_whole_of_an_archive_is_capped(tmp_path: Path) -> None:
-    big = raw_zip(tmp_path / "big.zip", b"a.png", b"", claims=45_000_000, times=90)
-    assert Import(tmp_path, big).refusals == {"big.zip": "The archive unpacks to more than 4 GB."}
+    big = raw_zip(tmp_path / "big.zip", b"a.png", b"", claims=45_000_000, times=360)
+    assert Import(tmp_path, big).refusals == {"big.zip": "The archive unpacks to more than 16 GB."}
 
 
 def test_what_comes_out_of_an_archive_is_counted_too(tmp_path: Path) -> None:
@@ -481,7 +482,7 @@ def test_what_comes_out_of_an_archive_is_counted_too(tmp_path: Path) -> None:
     archive._left = len(picture(1)) + 10  # as if almost all had come out before
     first, second = archive.members
     assert archive.read(first) == picture(1)
-    with pytest.raises(InvalidInput, match=r"more than 4 GB"):
+    with pytest.raises(InvalidInput, match=r"more than 16 GB"):
         archive.read(second)
     archive.close()
 
@@ -494,15 +495,15 @@ def test_a_member_is_read_no_further_than_its_limit(tmp_path: Path) -> None:
 
 
 def test_too_many_files(tmp_path: Path) -> None:
-    assert archives.MOST_MEMBERS == 10_000
-    sentence = "The archive holds more than 10,000 files."
-    many = raw_zip(tmp_path / "many.zip", b"a.md", b"", times=10_001)
+    assert archives.MOST_MEMBERS == 25_000
+    sentence = "The archive holds more than 25,000 files."
+    many = raw_zip(tmp_path / "many.zip", b"a.md", b"", times=25_001)
     assert Import(tmp_path, many).refusals == {"many.zip": sentence}
     # A directory of 8 MB and more is not even read.
     heavy = raw_zip(tmp_path / "heavy.zip", b"a" * 60_000, b"", times=134)
     assert Import(tmp_path, heavy).refusals == {"heavy.zip": sentence}
-    just_fits = raw_zip(tmp_path / "fits.zip", b"a.md", b"", times=10_000)
-    assert Import(tmp_path, just_fits).result["ignored"] == 10_000
+    just_fits = raw_zip(tmp_path / "fits.zip", b"a.md", b"", times=25_000)
+    assert Import(tmp_path, just_fits).result["ignored"] == 25_000
 
 
 def test_a_folder_of_everything_is_not_walked_to_its_end(
@@ -523,7 +524,7 @@ def test_the_media_may_lie_on_another_disk(tmp_path: Path) -> None:
     folder = Path(tempfile.mkdtemp(dir=shared))
     try:
         done = Import(tmp_path, write(tmp_path, {"a.png": picture(1)}) / "a.png", folder=str(folder))
-        assert sorted(p.suffix for p in folder.rglob("*") if p.is_file()) == [".png", ".webp"]
+        assert sorted(p.suffix for p in folder.rglob("*") if p.is_file()) == [".jsonl", ".png", ".webp"]
         assert list(done.scratch.iterdir()) == []
     finally:
         shutil.rmtree(folder)

@@ -203,7 +203,7 @@ def test_packages_that_do_not_load_are_replaced_by_a_private_environment(
 def test_what_must_not_move_is_pinned() -> None:
     packages = {"torch": "2.11.0+cu128", "numpy": "2.1.3", "gradio": "6.24.0"}
     assert install.pins(packages, shared=True) == "torch==2.11.0+cu128\nnumpy==2.1.3\n"
-    assert install.pins(packages, shared=False) == "torch==2.11.0+cu128\n"
+    assert install.pins(packages, shared=False) == f"{install.WITH_FACES}\ntorch==2.11.0+cu128\n"
 
 
 def test_a_dead_index_is_found_out() -> None:

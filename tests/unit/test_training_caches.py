@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from masuka.datasets.buckets import Shape
 from masuka.families.flux import Flux
 from masuka.jobs.reporter import EventFile
 from masuka.training.batches import Batches
 from masuka.training.caches import Latents, Source, Texts, cache_latents, cache_texts
 from masuka.training.order import Batch
-from masuka.training.pictures import Picture, Shape, pictures_of
+from masuka.training.pictures import Picture, pictures_of
 from tests.tiny_flux import FLUX, tiny_folder
 from tests.tiny_training import picture_params
 

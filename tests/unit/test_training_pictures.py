@@ -8,16 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
+from masuka.datasets.buckets import Shape, nearest_shape, shapes_for
 from masuka.errors import InvalidInput, Stop
 from masuka.jobs.reporter import EventFile
 from masuka.training.pictures import (
-    Shape,
+    Picture,
     check_pictures,
     content_hash,
-    nearest_shape,
     pictures_of,
-    pixels_of,
-    shapes_for,
+    seen,
 )
 from tests.tiny_training import picture_params
 
@@ -108,12 +107,14 @@ def test_pixels_cover_the_bucket_and_are_cut_at_the_centre(tmp_path: Path) -> No
     picture = Image.new("RGB", (300, 100), "black")
     picture.paste("white", (100, 0, 200, 100))
     picture.save(tmp_path / "wide.png")
-    pixels = pixels_of(tmp_path / "wide.png", Shape(64, 64))
+    pixels = seen(Picture(tmp_path / "wide.png", "", ""), Shape(64, 64)).pixels
     assert pixels.shape == (3, 64, 64)
     assert torch.all(pixels[:, :, 4:60] > 0.99)
     small = Image.new("L", (5, 7), 255)
     small.save(tmp_path / "small.png")
-    assert torch.equal(pixels_of(tmp_path / "small.png", Shape(64, 32)), torch.ones(3, 32, 64))
+    assert torch.equal(
+        seen(Picture(tmp_path / "small.png", "", ""), Shape(64, 32)).pixels, torch.ones(3, 32, 64)
+    )
 
 
 def test_the_content_hash_knows_captions_and_not_order(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from masuka.requests import Param, params
 from masuka.requests.images import DrawImages
 from masuka.requests.training import TrainImage
 from masuka.ui import forms, markup, words
-from masuka.ui.cards import picture_tile, way
+from masuka.ui.cards import way
 from masuka.ui.charts import MOST_POINTS, Point, loss_chart
 from masuka.ui.images import shapes
+from masuka.ui.pictures import tile
 from masuka.ui.view import TABS, View
 
 
@@ -228,19 +229,10 @@ def test_a_view_reads_what_the_page_sends() -> None:
 def test_a_picture_without_a_caption_says_so() -> None:
     from masuka.store.pictures import Picture
 
+    at = "2026-01-01T00:00:00+00:00"
     shown = Picture(
-        4,
-        1,
-        1,
-        "f.png",
-        "a<b>.png",
-        "0" * 64,
-        10,
-        10,
-        10,
-        "",
-        "2026-01-01T00:00:00+00:00",
-        "2026-01-01T00:00:00+00:00",
-    )
-    html = picture_tile(shown)
+        4, 1, 1, "f.png", "a<b>.png", "0" * 64, 10, 10, 10, "", at, at, scores={}, aside=False, edits={},
+        caption_from="", caption_problem="",
+    )  # fmt: skip
+    html = tile(shown)
     assert "no caption" in html and "a&lt;b&gt;.png" in html

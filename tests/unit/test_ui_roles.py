@@ -20,7 +20,7 @@ from masuka.ui import build as built
 from masuka.ui import people, roles
 from masuka.ui.kit import Wiring
 from masuka.ui.markup import button
-from masuka.ui.view import TABS, View
+from masuka.ui.view import PARTS, TABS, View
 
 ROLES: tuple[Any, ...] = ("viewer", "editor", "owner")
 
@@ -47,8 +47,8 @@ def pages(studio: Studio, actor: Actor) -> str:
     wiring = next(fn.fn for fn in page.fns.values() if getattr(fn.fn, "__name__", "") == "on_look").__self__
     request: Any = SimpleNamespace(request=SimpleNamespace(scope={"actor": actor}))
     texts = []
-    for tab in TABS:
-        answered = wiring.on_look(f'{{"tab": "{tab}", "dataset": 1}}', request)
+    for tab, part in [*((tab, "") for tab in TABS), *(("datasets", part) for part in PARTS)]:
+        answered = wiring.on_look(f'{{"tab": "{tab}", "dataset": 1, "part": "{part}"}}', request)
         texts += [piece for piece in answered if isinstance(piece, str)]
     return "".join(texts)
 

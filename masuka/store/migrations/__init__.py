@@ -11,10 +11,11 @@ from sqlite_utils import Database, Migrations
 
 from masuka.store.migrations.m001_initial import m001_initial
 from masuka.store.migrations.m002_access import m002_access
+from masuka.store.migrations.m003_doctor import m003_doctor
 
 Migration = Callable[[Database], None]
 
-MIGRATIONS: tuple[Migration, ...] = (m001_initial, m002_access)
+MIGRATIONS: tuple[Migration, ...] = (m001_initial, m002_access, m003_doctor)
 
 
 def as_set(migrations: Sequence[Migration]) -> Migrations:

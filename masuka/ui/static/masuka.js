@@ -2,7 +2,7 @@
    What it shows comes from the server, escaped there; texts that it adds go through textContent. */
 (() => {
   "use strict";
-  const KEYS = ["tab", "character", "dataset", "run", "adapter", "section", "base", "q", "star", "item"];
+  const KEYS = ["tab", "character", "dataset", "run", "adapter", "section", "part", "only", "sort", "px", "base", "q", "star", "item"];
   const IDS = ["character", "dataset", "run", "adapter", "item"];
   const ID = /^\d{1,15}$/;
   const LOST_MS = 20000, UNANSWERED_MS = 30000, REPEAT_MS = 600000;
@@ -65,6 +65,7 @@
     }
     if ("character" in wanted) keep("character", view.character || null);
     if (!("item" in wanted)) delete view.item;
+    if ("dataset" in wanted) for (const key of ["part", "only", "sort"]) if (!(key in wanted)) delete view[key];
     if (!TABS.includes(view.tab)) view.tab = "home";
     dropOlder(); selected.clear();
     writeAddress(push); showTab(); applySelection(); look(true);
@@ -90,6 +91,13 @@
     },
     tick: () => { if (!document.hidden) look(false); }, /* coming back to the page looks at once */
     take: () => outbox.shift() || "{}",
+    /* for the page's other scripts: `after` is called when the page changed, `turned` when the viewer shows another picture */
+    all, make, send: (...given) => send(...given), toast: (...given) => toast(...given), ask: (...given) => ask(...given),
+    kept: (key) => kept(key), keep: (key, value) => keep(key, value), random: (bytes) => random(bytes),
+    renew: () => { renewOlder(); look(true); renewViewer(); },
+    after: [], turned: [], pulsed: [], answered: [],
+    chosen: (name) => [...(selected.get(name) || [])],
+    choose: (name, ids) => { selected.set(name, new Set(ids)); applySelection(); },
   };
 
   /* what the server said */
@@ -106,6 +114,7 @@
     banner(pulse.dataset.trouble);
     if (again === "fresh" || ended) { look(true); return; }
     since = Number(pulse.dataset.since);
+    for (const tell of window.masuka.pulsed) tell(since);
     forgetGone(pulse.dataset.gone);
     if (again) look(false);
   };
@@ -121,6 +130,7 @@
     if (!element || element.dataset.n === lastAnswer) return;
     lastAnswer = element.dataset.n;
     const answer = JSON.parse(element.dataset.answer);
+    for (const tell of window.masuka.answered) tell(answer);
     settle(answer.key);
     for (const [same, sent] of keys) if (sent.key === answer.key) keys.delete(same);
     if (answer.ok) {
@@ -130,7 +140,7 @@
       if (answer.fill && answer.fill.form) { filling = { ...answer.fill, until: Date.now() + 10000 }; fill(); }
       if (answer.show && (answer.show.link || answer.show.plain)) tellOnce(answer.show);
       selected.clear(); applySelection();
-      if (Object.keys(answer.go || {}).length) { closeViewer(); change(answer.go); } else { renewOlder(); look(true); }
+      if (Object.keys(answer.go || {}).length) { closeViewer(); change(answer.go); } else { renewOlder(); look(true); renewViewer(); }
     } else {
       const field = answer.field && answer.form ? document.querySelector(`#${answer.form} [name="${CSS.escape(answer.field)}"]`) : null;
       if (field) refuse(field, [answer.say, answer.hint].join(" ").trim(), true);
@@ -234,7 +244,7 @@
   const value = (field) => field.type === "checkbox" ? field.checked
     : "list" in field.dataset ? field.value.split("\n").map((line) => line.trim()).filter(Boolean) : field.value;
   const raw = (field) => field.type === "checkbox" ? String(field.checked) : field.value;
-  const values = (form) => Object.fromEntries(all("[name]", form).map((field) => [field.name, value(field)]));
+  const values = (form) => Object.fromEntries(all("[name]", form).filter((field) => field.type !== "radio" || field.checked).map((field) => [field.name, value(field)]));
   const set = (field, text) => { if (field.type === "checkbox") field.checked = text === "true" || text === true; else field.value = text ?? ""; };
   const check = (field) => {
     allow(field);
@@ -336,7 +346,7 @@
   let lastPicked = null;
   const pick = (box, shift) => {
     const grid = box.closest("[data-grid]"), name = grid.dataset.grid;
-    const chosen = selected.get(name) || new Set(), boxes = all("[data-pick]", grid);
+    const chosen = selected.get(name) || new Set(), boxes = all("[data-pick]", grid).filter((each) => !each.closest("[hidden]"));
     const at = boxes.indexOf(box), from = shift && lastPicked ? boxes.findIndex((b) => b.dataset.pick === lastPicked) : at;
     for (const each of boxes.slice(Math.min(at, from), Math.max(at, from) + 1)) {
       if (box.checked) chosen.add(Number(each.dataset.pick)); else chosen.delete(Number(each.dataset.pick));
@@ -358,7 +368,7 @@
     box = make("dialog", { id: "viewer" }, make("div", { className: "stage" }, back, image, on), make("aside", { className: "region" }), close);
     box.setAttribute("aria-label", "Picture");
     box.addEventListener("keydown", (event) => {
-      if (event.target.matches("textarea, input")) return;
+      if (event.target.matches("textarea, input, select") || box.dataset.busy) return;
       if (event.key === "ArrowLeft") turn(-1);
       if (event.key === "ArrowRight") turn(1);
     });
@@ -370,7 +380,7 @@
     return box;
   };
   const open = (tile) => {
-    tiles = all(".tile[data-full]", tile.closest(".grid, .strip") || document);
+    tiles = all(".tile[data-full]", tile.closest(".grid, .strip") || document).filter((each) => !each.hidden);
     at = tiles.indexOf(tile);
     const box = viewer();
     if (!box.open) box.showModal();
@@ -390,6 +400,7 @@
     const text = await piece(await fetch(tile.dataset.side, { headers: { accept: "text/html" } }));
     if (tiles[at] !== tile) return;
     if (text === null) side.textContent = "This is gone."; else side.innerHTML = text;
+    for (const tell of window.masuka.turned) tell(box, tile);
     after();
   };
   /* HTML that the server drew; null for anything else, a picture that holds markup too */
@@ -408,6 +419,18 @@
     const box = viewer();
     if (!box.open) box.showModal();
     turn(0);
+  };
+  /* After an action the picture that is shown large may be another, and so may what is said of it. */
+  const renewViewer = async () => {
+    const box = $("viewer"), tile = tiles[at];
+    if (!box || !box.open || !tile || !tile.dataset.side || box.contains(document.activeElement) && document.activeElement.matches("textarea")) return;
+    const text = await piece(await fetch(tile.dataset.side, { headers: { accept: "text/html" } }));
+    if (tiles[at] !== tile || !box.open) return;
+    const side = box.querySelector("aside"), held = document.activeElement && side.contains(document.activeElement) ? document.activeElement.id : "";
+    if (text === null) side.textContent = "This is gone."; else side.innerHTML = text;
+    if (held && $(held)) $(held).focus();
+    for (const tell of window.masuka.turned) tell(box, tile);
+    after();
   };
   const closeViewer = () => { const box = $("viewer"); if (box && box.open) box.close(); };
 
@@ -469,42 +492,14 @@
   const keepOlder = () => {
     for (const [name, entry] of older) {
       const grid = document.querySelector(`[data-grid="${name}"]`);
-      if (grid && entry.nodes.length && entry.nodes[0].parentElement !== grid) grid.append(...entry.nodes);
+      if (!grid) continue;
+      if (entry.nodes.length && entry.nodes.some((node) => node.parentElement !== grid)) grid.append(...entry.nodes);
+      /* what moved into the first page is there already */
+      const first = new Set(all("[data-id]", grid).filter((tile) => !entry.nodes.includes(tile)).map((tile) => tile.dataset.id));
+      for (const node of entry.nodes.filter((n) => first.has(n.dataset.id))) { node.remove(); entry.nodes.splice(entry.nodes.indexOf(node), 1); }
     }
     for (const mark of all("[data-more]")) if (!mark.dataset.watched) { mark.dataset.watched = "yes"; sentinels.observe(mark); }
   };
-
-  /* uploads */
-  const upload = async (zone, files) => {
-    if (!files.length || zone.dataset.sending) return;
-    zone.dataset.sending = "yes";
-    const batch = random(12);
-    const total = files.reduce((sum, file) => sum + file.size, 0) || 1;
-    const line = zone.querySelector("[data-upload-state]"), bar = make("progress", { max: total, value: 0 });
-    bar.setAttribute("aria-label", "Upload"); zone.append(bar);
-    let sent = 0, arrived = 0;
-    for (const [index, file] of files.entries()) {
-      line.textContent = `Sending ${index + 1} of ${files.length}: ${file.name}`;
-      const problem = await put(`upload/${batch}/${index}?name=${encodeURIComponent(file.name)}`, file, (loaded) => { bar.value = sent + loaded; });
-      sent += file.size;
-      if (problem) toast(`${file.name}: ${problem}`, null, true); else arrived += 1;
-    }
-    bar.remove(); line.textContent = line.dataset.idle; delete zone.dataset.sending;
-    if (arrived) send("datasets-upload", { id: Number(zone.dataset.upload), batch });
-  };
-  const put = (address, file, progress) => new Promise((resolve) => {
-    const request = new XMLHttpRequest();
-    request.open("PUT", address);
-    request.setRequestHeader("content-type", "application/octet-stream");
-    request.upload.onprogress = (event) => progress(event.loaded);
-    request.onload = () => {
-      if (request.status < 300) { resolve(""); return; }
-      try { const said = JSON.parse(request.responseText); resolve(`${said.message} ${said.hint}`); }
-      catch { resolve("It did not arrive. Try again."); }
-    };
-    request.onerror = () => resolve("The connection was lost. Try again.");
-    request.send(file);
-  });
 
   /* events */
   document.addEventListener("click", (event) => {
@@ -534,7 +529,7 @@
     const everything = target.closest("[data-select-all]");
     if (everything) {
       const name = everything.dataset.selectAll;
-      selected.set(name, new Set(all(`[data-grid="${name}"] [data-pick]`).map((b) => Number(b.dataset.pick)))); applySelection(); return;
+      selected.set(name, new Set(all(`[data-grid="${name}"] [data-pick]`).filter((b) => !b.closest("[hidden]")).map((b) => Number(b.dataset.pick)))); applySelection(); return;
     }
     const reset = target.closest("[data-reset]");
     if (reset) {
@@ -557,8 +552,7 @@
   let typing = 0;
   document.addEventListener("change", (event) => {
     const field = event.target;
-    if (field.matches(".drop input[type=file]")) { upload(field.closest(".drop"), [...field.files]); field.value = ""; return; }
-    if (field.matches("[data-view-key]")) { change({ [field.dataset.viewKey]: field.type === "checkbox" ? (field.checked ? "1" : "") : field.value }); return; }
+    if (field.matches("[data-view-key]")) { if (check(field)) change({ [field.dataset.viewKey]: field.type === "checkbox" ? (field.checked ? "1" : "") : field.value }); return; }
     if (field.closest("form.form")) check(field);
   });
   document.addEventListener("input", (event) => {
@@ -574,14 +568,6 @@
       if (button) { event.preventDefault(); act(button); }
     }
     if (event.key === "Escape") for (const menu of all("details.menu[open]")) { menu.open = false; menu.querySelector("summary").focus(); }
-  });
-  for (const kind of ["dragover", "dragleave", "drop"]) document.addEventListener(kind, (event) => {
-    const zone = event.target.closest && event.target.closest(".drop");
-    for (const each of all(".drop.over")) if (each !== zone || kind !== "dragover") each.classList.remove("over");
-    if (!zone) return;
-    event.preventDefault();
-    if (kind === "dragover") zone.classList.add("over");
-    if (kind === "drop") upload(zone, [...event.dataTransfer.files]);
   });
   // A picture that still comes from the vault is asked for again, ever less often.
   document.addEventListener("error", ({ target }) => {
@@ -629,6 +615,7 @@
   const after = () => {
     onPulse(); onAnswer(); showTab(); localTimes(); keepOlder(); applySelection(); openLinked();
     for (const form of all("form.form")) recall(form);
+    for (const tell of window.masuka.after) tell();
     for (const box of all("details[id]:not([data-met])")) { box.dataset.met = "yes"; if (kept("open:" + box.id.replace(/\d+/g, ""))) box.open = true; }
   };
   let scheduled = false, whole = false;

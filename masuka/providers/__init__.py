@@ -1,0 +1,1 @@
+"""Models of outside services. Light: the standard library and httpx."""

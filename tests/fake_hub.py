@@ -1,0 +1,193 @@
+"""A stand-in of the Hugging Face Hub on this machine: data sets that are read, made and written."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+COMMIT = "b" * 40
+LARGE = frozenset({".jpg", ".png", ".webp", ".zip"})
+"""Endings that the hub keeps beside git, as .gitattributes of a data set says."""
+
+
+class Hub(ThreadingHTTPServer):
+    """Answers as the hub's API does, for data sets alone."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.repos: dict[str, dict[str, bytes]] = {}
+        self.private: dict[str, bool] = {}
+        self.objects: dict[str, bytes] = {}
+        self.token = ""
+        """The one token that may write; '' lets nobody."""
+        self.asked: list[tuple[str, str]] = []
+        self.commits: list[list[str]] = []
+        self.breaks = 0
+        """So many downloads break off in the middle."""
+
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@contextmanager
+def hub() -> Iterator[Hub]:
+    """A running stand-in."""
+    server = Hub()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:
+        path = self._path()
+        for repo, files in self.server.repos.items():
+            if path == f"/api/datasets/{repo}" or path.startswith(f"/api/datasets/{repo}/revision/"):
+                if "/revision/" in path and not path.endswith(("/main", "/" + COMMIT)):
+                    self._send(404, {"error": "no such revision"}, {"X-Error-Code": "RevisionNotFound"})
+                    return
+                siblings = [_listed(name, data) for name, data in files.items()]
+                about = {"id": repo, "sha": COMMIT, "siblings": siblings, "tags": []}
+                self._send(200, {**about, "private": self.server.private.get(repo, False)})
+                return
+            prefix = f"/datasets/{repo}/resolve/{COMMIT}/"
+            if path.startswith(prefix) and path.removeprefix(prefix) in files:
+                self._file(files[path.removeprefix(prefix)])
+                return
+        self._send(404, {"error": "nothing"}, {"X-Error-Code": "RepoNotFound"})
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        path = self._path()
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            self._send(403, {"error": "this token may not write"})
+        elif path == "/api/repos/create":
+            self._create(json.loads(body))
+        elif path == "/api/validate-yaml":
+            self._validate(json.loads(body)["content"])
+        elif "/preupload/" in path:
+            self._send(200, {"files": [_mode(file) for file in json.loads(body)["files"]]})
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = [self._object(o) for o in json.loads(body)["objects"]]
+            self._send(200, {"transfer": "basic", "objects": objects})
+        elif "/commit/" in path:
+            repo = "/".join(path.split("/")[3:5])
+            self._commit(repo, [json.loads(line) for line in body.splitlines()])
+        else:
+            self._send(404, {"error": path})
+
+    def do_PUT(self) -> None:
+        oid = self._path().rpartition("/")[2]
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        good = hashlib.sha256(data).hexdigest() == oid
+        if good:
+            self.server.objects[oid] = data
+        self._send(200 if good else 400, {})
+
+    def _create(self, about: dict[str, Any]) -> None:
+        repo = f"{about.get('organization') or 'mira'}/{about['name']}"
+        known = repo in self.server.repos
+        if not known:
+            self.server.repos[repo] = {}
+            private = about.get("private") is True or about.get("visibility") == "private"
+            self.server.private[repo] = private
+        self._send(
+            409 if known else 200, {"url": f"{self.server.address}/datasets/{repo}", "error": "it is there"}
+        )
+
+    def _validate(self, card: str) -> None:
+        head = yaml.safe_load(card.split("---")[1])
+        errors = [] if head.get("license") else [{"message": "no license"}]
+        self._send(400 if errors else 200, {"errors": errors, "warnings": []})
+
+    def _object(self, about: dict[str, Any]) -> dict[str, Any]:
+        if about["oid"] in self.server.objects:
+            return about
+        return {**about, "actions": {"upload": {"href": f"{self.server.address}/objects/{about['oid']}"}}}
+
+    def _commit(self, repo: str, lines: list[dict[str, Any]]) -> None:
+        files = self.server.repos[repo]
+        paths = []
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.server.objects[value["oid"]]
+            paths += [value["path"]] if "path" in value else []
+        self.server.commits.append(paths)
+        url = f"{self.server.address}/datasets/{repo}/commit/{COMMIT}"
+        self._send(200, {"commitUrl": url, "commitOid": COMMIT})
+
+    def _file(self, data: bytes) -> None:
+        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        piece = data[start:]
+        if self.server.breaks:
+            self.server.breaks -= 1
+            piece = piece[: len(piece) // 2]
+            self.close_connection = True
+        self.wfile.write(piece)
+
+    def _path(self) -> str:
+        path = unquote(urlsplit(self.path).path)
+        self.server.asked.append((self.command, path))
+        return path
+
+    def _send(self, status: int, about: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        body = json.dumps(about).encode()
+        self.send_response(status)
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            **(headers or {}),
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _listed(name: str, data: bytes) -> dict[str, Any]:
+    git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    about: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": git}
+    if PurePosixPath(name).suffix in LARGE:
+        about["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+    return about
+
+
+def _mode(file: dict[str, Any]) -> dict[str, Any]:
+    large = PurePosixPath(file["path"]).suffix in LARGE
+    return {
+        "path": file["path"],
+        "uploadMode": "lfs" if large else "regular",
+        "shouldIgnore": False,
+        "oid": None,
+    }
