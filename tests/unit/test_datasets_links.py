@@ -398,6 +398,7 @@ class Job:
         reporter = EventFile(file, root / "scratch", stop_reason)
         params = {
             "dataset_id": 1, "links": "\n".join(lines), "incoming": str(root / "incoming"), "processes": 0,
+            "asked": str(root / "incoming"),
             "folder": str(root / "set"), "known_sha256": [], "trigger_word": "mira7x", "class_word": "robot",
             "caption_template": "a picture of {trigger} {class}", "token": token,
         }  # fmt: skip
