@@ -197,8 +197,10 @@ def test_any_text_is_a_link_or_is_refused(text: str) -> None:
 
 @given(st.ip_addresses())
 def test_whatever_is_public_is_global(address: addresses.Address) -> None:
+    inner = addresses._inside(address) if isinstance(address, ipaddress.IPv6Address) else None
+    judged_by = inner or address  # what Python says of the outer one differs by version
     if is_public(address):
-        assert address.is_global and not address.is_private and not address.is_multicast
+        assert judged_by.is_global and not judged_by.is_private and not judged_by.is_multicast
 
 
 @given(st.ip_addresses(v=4))
