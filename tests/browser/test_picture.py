@@ -162,7 +162,7 @@ def test_a_crop_to_what_matters_is_one_press(full: App, visit: Visit, few: Datas
 
 
 def test_what_is_painted_is_what_is_learnt_from(full: App, visit: Visit, few: Dataset) -> None:
-    page = visit(full, tab="datasets", dataset=few.id)
+    page = visit(full, refused=True, tab="datasets", dataset=few.id)
     picture_id = shown(page, 5)
     page.get_by_role("button", name="Paint a mask").click()
     page.get_by_role("button", name="Save", exact=True).click()
