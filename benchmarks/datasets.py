@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import statistics
 import tempfile
@@ -31,7 +32,7 @@ from masuka.ui.view import View
 from tests.browser.conftest import ARGUMENTS, App, chromium, settled, start, stop
 from tests.browser.test_captions import make_set
 
-LARGE, SMALL = (4000, 3000), (1280, 960)
+LARGE, SMALL = (4000, 3000), (640, 480)
 SCENES = 6
 SPEED_PICTURES, SPEED_RUNS = 150, 3
 PICTURES, LARGE_AMONG_THEM = 10_000, 200
@@ -60,10 +61,17 @@ def speed() -> tuple[Figures, Bars]:
         photographs = [photograph(seed, LARGE) for seed in range(SCENES)]
         for number in range(SPEED_PICTURES):
             _write(root / "in", number, photographs)
+        began_s = _cpu_s()
         rates = [_taken_a_second(root / str(run), root / "in") for run in range(SPEED_RUNS)]
+        each_ms = 1000 * (_cpu_s() - began_s) / (SPEED_RUNS * SPEED_PICTURES)
         size = statistics.mean(len(data) for data in photographs) / 1e6
     value = statistics.median(rates)
-    figures = {"taken_a_second": value, "taken_a_second_best": max(rates), "photograph_mb": size}
+    figures = {
+        "taken_a_second": value,
+        "taken_a_second_best": max(rates),
+        "taken_cpu_ms_each": each_ms,
+        "photograph_mb": size,
+    }
     return figures, {"taken_a_second": bar(value, ">= 25")}
 
 
@@ -115,6 +123,12 @@ def captions() -> tuple[Figures, Bars]:
         "caption_written_ms": 1000 * statistics.median(written),
     }
     return figures, {"keystroke_saved_95_ms": bar(figures["keystroke_saved_95_ms"], "<= 150")}
+
+
+def _cpu_s() -> float:
+    """What this process and those that it waited for have computed, seconds of one core."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def photograph(seed: int, size: tuple[int, int]) -> bytes:

@@ -63,7 +63,7 @@ def measure(bases: int = BASES, moments: int = MOMENTS) -> tuple[Figures, Bars]:
         "near_duplicate_recall": len(right & set(wanted)) / len(wanted),
         "near_duplicate_precision": len(right) / max(1, len(found)),
     }
-    tried, hit = Counter(wanted.values()), Counter(wanted[pair] for pair in right)
+    tried, hit = Counter(wanted.values()), Counter(wanted[pair] for pair in right if pair in wanted)
     for change in tried:
         name = change.replace(" ", "_")
         figures[f"pairs_{name}"] = tried[change]

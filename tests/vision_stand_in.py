@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import threading
@@ -62,7 +63,8 @@ def running(answer: Callable[[int, Image.Image], Answer]) -> Iterator[Service]:
             for name, value in {"content-length": str(len(data)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            with contextlib.suppress(ConnectionError):  # who asked was killed meanwhile
+                self.wfile.write(data)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: a test's output is its own."""

@@ -34,8 +34,9 @@ def best(
     Copies are taken only where there are not enough others, unmeasured pictures last.
     """
     good = [i for i, row in enumerate(rows) if measured(row)]
+    unknown = [i for i, row in enumerate(rows) if not measured(row)]
     chosen = _varied(rows, good, findings, count, class_word) if good else []
-    return chosen + [i for i in range(len(rows)) if i not in set(good)][: count - len(chosen)]
+    return chosen + unknown[: count - len(chosen)]
 
 
 def quality(row: Row, findings: Sequence[str] = (), *, people: bool = False) -> float:
@@ -102,5 +103,7 @@ def _points(row: Row, findings: Sequence[str], people: bool) -> float:
 def _median_distance(vectors: npt.NDArray[Any]) -> float:
     """The median distance of two vectors; of some hundred where there are more."""
     some = vectors[:: max(1, len(vectors) // 300)]
-    distances = np.linalg.norm(some[:, None] - some[None], axis=2)
-    return float(np.median(distances[np.triu_indices(len(some), 1)])) if len(some) > 1 else 0.0
+    squares = (some * some).sum(axis=1)
+    distances = squares[:, None] + squares[None] - 2 * some @ some.T
+    apart = distances[np.triu_indices(len(some), 1)]
+    return float(np.sqrt(max(0.0, float(np.median(apart))))) if apart.size else 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -114,8 +115,7 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
 
     Returns {file, pictures, bytes}. Raises NotFound for a picture whose file is gone.
     """
-    to = Path(params["to"])
-    entries = [Entry(**row) for row in params["pictures"]]
+    to, entries = Path(params["to"]), entries_in(params)
     reporter.stage("Packing pictures")
 
     def tell(number: int) -> None:
@@ -126,7 +126,25 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     for older in to.parent.glob("*.zip"):
         if older != to:
             older.unlink(missing_ok=True)
+    forget_asked(params)
     return {"file": str(to), "pictures": len(entries), "bytes": to.stat().st_size}
+
+
+def entries_in(params: dict[str, Any]) -> list[Entry]:
+    """The pictures that the studio wrote down for a job; raises NotFound."""
+    try:
+        with Path(params["rows"]).open(encoding="utf-8") as lines:
+            return [Entry(**json.loads(line)) for line in lines]
+    except FileNotFoundError:
+        raise NotFound(
+            "It is not known any more which pictures this was about.", "Ask for it once more."
+        ) from None
+
+
+def forget_asked(params: dict[str, Any]) -> None:
+    """Deletes what the studio wrote down for this job; it is done."""
+    if params.get("asked"):
+        shutil.rmtree(params["asked"], ignore_errors=True)
 
 
 def packed(entries: Sequence[Entry], tell: Callable[[int], None] = lambda number: None) -> Iterator[Packed]:

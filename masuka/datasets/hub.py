@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from masuka.datasets import intake
-from masuka.datasets.exchange import About, Entry, imagefolder, packed
+from masuka.datasets.exchange import About, Entry, entries_in, forget_asked, imagefolder, packed
 from masuka.datasets.sidecars import CAPTION_ENDINGS, DATASET_NAME, METADATA_NAME, TABLE_NAME
 from masuka.datasets.sources import ARCHIVE_ENDINGS, MOST_FILES, PICTURE_ENDINGS
 from masuka.errors import AccessDenied, Conflict, DownloadFailed, MasukaError, OutOfDisk
@@ -56,9 +56,7 @@ def fetch(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         fetch_file(listed, file, incoming, tell)
         done += file.size
         tell(0, done)
-    result = intake.run({**params, "sources": [str(incoming)], "forget_sources": False}, reporter)
-    shutil.rmtree(incoming, ignore_errors=True)
-    return result
+    return intake.run({**params, "sources": [str(incoming)], "forget_sources": False}, reporter)
 
 
 def wanted(listed: Plan) -> list[RemoteFile]:
@@ -79,15 +77,17 @@ def push(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
 
     Raises Conflict where it would become public without being asked to, AccessDenied.
     """
-    entries, about = [Entry(**row) for row in params["pictures"]], About(**params["about"])
+    entries, about = entries_in(params), About(**params["about"])
     reporter.stage("Preparing the place on Hugging Face")
     reporter.check()
     try:
-        return _push(params, entries, about, reporter)
+        result = _push(params, entries, about, reporter)
     except MasukaError:
         raise
     except Exception as error:  # the client's own errors, which differ by version
         raise _refusal(error, params["repo"]) from error
+    forget_asked(params)
+    return result
 
 
 def _push(

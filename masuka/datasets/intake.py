@@ -7,6 +7,7 @@ done in the pool's processes; here is decided what becomes of each picture.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from PIL import Image
 from masuka.datasets import doctor, pool, sources
 from masuka.datasets.captions import text as captions
 from masuka.datasets.decoding import shrunk
+from masuka.datasets.exchange import forget_asked
 from masuka.datasets.keeping import Encoded, keep, keep_staged
 from masuka.datasets.layouts import TRIGGER_MARK
 from masuka.datasets.ledger import Ledger
@@ -44,6 +46,8 @@ class Intake:
     known_sha256: set[str] = field(default_factory=set)
     rows: list[dict[str, Any]] = field(default_factory=list)
     """What `doctor` compares: the measures of the set's pictures, and of those that are new."""
+    compares: bool = True
+    """False where there will be too many of them."""
     added: int = 0
     duplicates: int = 0
     ignored: int = 0
@@ -94,7 +98,8 @@ class Intake:
     def _report(self, file: Path, about: dict[str, Any], *, name: str, caption: str | None) -> None:
         text, caption_from = self._caption(name, caption)
         self.known_sha256.add(about["sha256"])
-        self.rows.append(row_of(about))
+        if self.compares:
+            self.rows.append(row_of(about))
         self.added += 1
         self.reporter.artefact(
             "picture", file, original_name=_file_name(name), sha256=about["sha256"], width=about["width"],
@@ -124,14 +129,15 @@ def intake_of(params: dict[str, Any], reporter: Reporter) -> Intake:
     """The intake that a job's params describe; makes the set's folder."""
     folder = Path(params["folder"])
     folder.mkdir(parents=True, exist_ok=True)
+    known = _known(params.get("rows", ""))
     return Intake(
         folder=folder,
         reporter=reporter,
         trigger_word=params["trigger_word"],
         class_word=params["class_word"],
         caption_template=params["caption_template"],
-        known_sha256=set(params.get("known_sha256", ())),
-        rows=list(params.get("known", ())),
+        known_sha256=set(params.get("known_sha256", ())) | {row["sha256"] for row in known},
+        rows=[row for row in known if "scores" in row],
     )
 
 
@@ -155,7 +161,19 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     look(intake, params)
     if params.get("forget_sources"):
         _forget(params["sources"], offers.files)
+    forget_asked(params)
     return intake.result()
+
+
+def _known(file: str) -> list[dict[str, Any]]:
+    """The set's pictures as the studio wrote them down; [] where that is gone.
+
+    Without it files are only decoded in vain: the database knows a picture that it has.
+    """
+    if not file or not Path(file).is_file():
+        return []
+    with Path(file).open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def look(intake: Intake, params: dict[str, Any]) -> None:
@@ -193,6 +211,7 @@ def _take_all(offers: sources.Offers, intake: Intake, params: dict[str, Any]) ->
     reporter = intake.reporter
     reporter.stage("Adding pictures")
     total = len(offers.pictures)
+    intake.compares = len(intake.known_sha256) + total <= MOST_LOOKED_AT
     if total == 0 and not offers.refused:
         intake.refuse("", InvalidInput("No picture was found.", "Add PNG, JPEG or WebP pictures."))
     ledger = Ledger(intake.folder, params.get("token", ""))
@@ -238,7 +257,7 @@ def _settle(offer: sources.Offer, staged: Path, result: pool.Result, intake: Int
         caption = captions.change_trigger(caption, offer.trigger_word, intake.trigger_word)
     new = intake.take_staged(staged, result, name=offer.name, caption=caption)
     what = "added" if new else "duplicate"
-    row = row_of(result) if new else None
+    row = row_of(result) if new and intake.compares else None
     ledger.add(key=offer.key, what=what, source=result["source"], sha256=result["sha256"], row=row)
 
 
@@ -250,7 +269,8 @@ def _count_again(line: dict[str, Any], intake: Intake) -> None:
         intake.duplicates += 1
     else:
         intake.added += 1
-        intake.rows.append(line["row"])
+        if line["row"] and intake.compares:
+            intake.rows.append(line["row"])
     if line["sha256"]:
         intake.known_sha256.add(line["sha256"])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import re
-import shutil
 import socket
 import ssl
 import threading
@@ -24,6 +23,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from masuka.datasets import intake
 from masuka.datasets.addresses import Place, place_of, public_addresses
 from masuka.datasets.decoding import LARGEST_BYTES, too_many_bytes
+from masuka.datasets.exchange import forget_asked
 from masuka.errors import DownloadFailed, ExternalError, InvalidInput
 from masuka.jobs.reporter import Reporter
 from masuka.requests.text import clean_filename
@@ -70,13 +70,13 @@ def run(params: dict[str, Any], reporter: Reporter, web: Web | None = None) -> d
         reporter.progress(number, len(links))
     result: dict[str, Any] = {"added": 0, "duplicates": 0, "ignored": 0, "refused": []}
     if files:
-        taken = {**params, "sources": [str(file) for file in files], "forget_sources": False}
+        taken = {**params, "sources": [str(file) for file in files], "forget_sources": False, "asked": ""}
         result = intake.run(taken, reporter)
     for link, why in missing:
         shown = link[: intake.SHOWN_NAME_CHARS]
         result["refused"].append({"name": shown, "message": why.message, "hint": why.hint})
         reporter.note(f"{shown}: {why}")
-    shutil.rmtree(incoming, ignore_errors=True)
+    forget_asked(params)
     return result
 
 

@@ -11,6 +11,7 @@ import io
 import os
 import secrets
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -38,13 +39,14 @@ def file_of(folder: Path, sha256: str, recipe: Recipe, suffix: str) -> Path:
     return folder / FOLDER / f"{sha256[:16]}-{version[:16]}{suffix}"
 
 
-def make(
-    to: Path, file: Path, recipe: Recipe, *, mask: Path | None = None, matte: Path | None = None
-) -> Path:
-    """The rendered picture at `to`; older renderings of the same picture go."""
+def make(to: Path, file: Path, recipe: Recipe, *, matte: Path | None = None) -> Path:
+    """The rendered picture at `to`; older renderings of the same picture go.
+
+    A mask changes nothing to see, so it need not be there.
+    """
     if not to.exists():
         with _AT_ONCE:
-            _save(rendered(file, recipe, mask=mask, matte=matte).image, to)
+            _save(rendered(file, replace(recipe, mask_sha256=""), matte=matte).image, to)
         _forget_older(to.parent, to)
     return to
 

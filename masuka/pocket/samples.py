@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from masuka.datasets.decoding import Decoded
+from masuka.datasets.exchange import forget_asked
 from masuka.datasets.intake import intake_of, look
 from masuka.datasets.keeping import encode
 from masuka.jobs.reporter import Reporter
@@ -25,4 +26,5 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         intake.take(encode(Decoded(image, ".png")), image, name=name, caption=caption)
         reporter.progress(number, count)
     look(intake, params)
+    forget_asked(params)
     return intake.result()

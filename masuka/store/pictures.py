@@ -163,7 +163,7 @@ def count_shown(db: Store, *, actor: Actor, dataset_id: int) -> dict[str, int]:
         SELECT ({of_set} AND aside = 0) AS kept, ({of_set} AND aside = 1) AS aside,
             ({of_set} AND aside = 0 AND id IN ({LIVE_FINDINGS})) AS doubtful,
             ({of_set} AND aside = 0 AND scores = '{{}}') AS unmeasured
-    """  # noqa: S608 - fixed texts
+    """
     with db.read() as conn:
         return dict(next(conn.query(sql, {"dataset": dataset_id})))
 

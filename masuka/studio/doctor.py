@@ -112,7 +112,7 @@ class Doctor:
         shown = pictures.count_shown(store, actor=actor, dataset_id=dataset_id)
         counts = {kind: found[kind] for kind in KINDS if kind in found}
         sample = [
-            self._row(p)
+            _measures(p)
             for p in pictures.sample_pictures(store, actor=actor, dataset_id=dataset_id, most=MOST_SAMPLED)
         ]
         sentences = [f"{_pictures(n)}: {KINDS[kind].label}. {KINDS[kind].sentence}" for kind, n in counts.items()]
@@ -188,7 +188,7 @@ class Doctor:
         for finding in listed:
             if finding.picture_id in names:
                 told.setdefault(names[finding.picture_id], []).extend([finding.severity, finding.kind])
-        rows = [self._row(p) for p in kept]
+        rows = [_measures(p) for p in kept]
         chosen = choosing.best(rows, told, count=wanted.count, class_word=dataset.class_word)
         return [kept[i].id for i in chosen]
 
@@ -263,17 +263,22 @@ class Doctor:
         )
 
     def _row(self, picture: Picture) -> dict[str, Any]:
-        return {
-            "id": picture.id, "sha256": picture.sha256, "scores": picture.scores, "width": picture.width,
-            "height": picture.height, "edits": picture.edits, "aside": picture.aside,
-            "name": picture.original_name, "file": str(self._context.workspace.resolve(picture.file)),
-        }  # fmt: skip
+        """The picture for a job, which opens its file."""
+        file = str(self._context.workspace.resolve(picture.file))
+        return {**_measures(picture), "id": picture.id, "name": picture.original_name, "file": file}
 
     def _dataset(self, dataset_id: int) -> Dataset:
         return datasets.get_dataset(self._context.store, actor=self._context.actor, id=dataset_id)
 
     def _folder(self, dataset_id: int) -> Path:
         return self._context.workspace.datasets / f"{dataset_id:05d}"
+
+
+def _measures(picture: Picture) -> dict[str, Any]:
+    return {
+        "sha256": picture.sha256, "scores": picture.scores, "width": picture.width, "height": picture.height,
+        "edits": picture.edits, "aside": picture.aside,
+    }  # fmt: skip
 
 
 def _kind(kind: str) -> KindOfFinding:

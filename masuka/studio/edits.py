@@ -278,7 +278,6 @@ class Edits:
         if not recipe.pixels_key:
             small = self._context.here(keeping.thumbnail_of(file), patient=False)
             return small if thumbnail and small.exists() else file
-        recipe = Recipe(recipe.edits, matte_sha256=recipe.matte_sha256)  # a mask changes nothing to see
         to = rendered.file_of(self._folder(picture), picture.sha256, recipe, file.suffix)
         matte = self._kept(picture, "mattes", recipe.matte_sha256)
         if thumbnail:

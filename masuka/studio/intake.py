@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from masuka.datasets import exchange
+from masuka.datasets.checking import write_rows
 from masuka.errors import AccessDenied, InvalidInput, NotFound
 from masuka.jobs.secrets import stored_secrets
 from masuka.requests.exchange import ExportDataset, PushDataset
@@ -23,6 +24,7 @@ from masuka.studio.jobs import Jobs
 MOST_COMPARED = 2000
 """Pictures whose measures go with an import, so that it can compare the new ones with them."""
 ROOM_LEFT_BYTES = 2**30
+_LINKS_SHOWN = 20
 _EXPORTS = "export-"
 """Begins the names of the folders, among the uploads, in which zips wait to be fetched."""
 
@@ -36,29 +38,18 @@ class Exchange:
 
     def params(self, dataset: Dataset, pictures: Sequence[Picture]) -> dict[str, Any]:
         """What every job that fills the set needs to know of it."""
-        known: list[dict[str, Any]] = []
-        if len(pictures) <= MOST_COMPARED:
-            known = [
-                {
-                    "sha256": p.sha256,
-                    "scores": p.scores,
-                    "width": p.width,
-                    "height": p.height,
-                    "edits": p.edits,
-                }
-                for p in pictures
-            ]
+        compares = len(pictures) <= MOST_COMPARED
+        token = secrets.token_hex(8)
         return {
+            **self._asked(token, (_row(p) if compares else {"sha256": p.sha256} for p in pictures)),
             "dataset_id": dataset.id,
             "folder": str(self.folder(dataset.id)),
-            "token": secrets.token_hex(8),
+            "token": token,
             "trigger_word": dataset.trigger_word,
             "class_word": dataset.class_word,
             "caption_template": dataset.caption_template,
             "strictness": dataset.options.get("strictness", "basic"),
             "resolution_px": dataset.options.get("resolution_px", 0),
-            "known_sha256": [p.sha256 for p in pictures],
-            "known": known,
         }
 
     def folder(self, dataset_id: int) -> Path:
@@ -74,7 +65,7 @@ class Exchange:
             f"Fetching pictures for {dataset.name}",
             dataset,
             pictures,
-            request.as_dict(),
+            {**request.as_dict(), "links": "\n".join(request.links.split("\n")[:_LINKS_SHOWN])},
             {"links": request.links},
             key,
         )
@@ -142,6 +133,16 @@ class Exchange:
         """The folders beside the set's own that go with it."""
         return [self._context.workspace.uploads / f"{_EXPORTS}{dataset_id:05d}"]
 
+    def _asked(self, token: str, rows: Iterable[dict[str, Any]]) -> dict[str, str]:
+        """Where the job finds these rows; the folder goes when it is done, or after a day.
+
+        Jobs are listed often, with their params: what is long is no part of those.
+        """
+        folder = self._context.workspace.uploads / f"asked-{token}"
+        folder.mkdir(parents=True)
+        write_rows(rows, folder / "rows.jsonl")
+        return {"asked": str(folder), "rows": str(folder / "rows.jsonl")}
+
     def _fetch(
         self,
         kind: str,
@@ -153,12 +154,11 @@ class Exchange:
         key: str | None,
     ) -> Job:
         params = self.params(dataset, pictures)
-        incoming = self._context.workspace.uploads / f"fetched-{params['token']}"
         return self._jobs.add(
             kind,
             title=title,
             request=request,
-            params={**params, **more, "incoming": str(incoming)},
+            params={**params, **more, "incoming": str(Path(params["asked"]) / "files")},
             dataset_id=dataset.id,
             character_id=dataset.character_id,
             idempotency_key=key,
@@ -185,9 +185,20 @@ class Exchange:
             params={
                 "dataset_id": dataset.id,
                 "about": asdict(exchange.about_of(dataset)),
-                "pictures": [asdict(entry) for entry in entries],
+                **self._asked(secrets.token_hex(8), map(asdict, entries)),
                 **more,
             },
             dataset_id=dataset.id,
             character_id=dataset.character_id,
         )
+
+
+def _row(picture: Picture) -> dict[str, Any]:
+    """What the doctor asks for, of a picture that is there."""
+    return {
+        "sha256": picture.sha256,
+        "scores": picture.scores,
+        "width": picture.width,
+        "height": picture.height,
+        "edits": picture.edits,
+    }

@@ -137,8 +137,8 @@ TAB = Tab(
         (
             Region("head", draw_head),
             Region("parts", draw_parts, live=False),
-            Region("add", intake.draw_add, live=False),
             Region("progress", intake.draw_progress),
+            Region("add", intake.draw_add, live=False),
             Region("doctor", doctor.draw_doctor),
             *cutting.REGIONS,
             Region("sets", draw_sets, waiting='<div class="skeleton"></div>'),

@@ -12,6 +12,7 @@ from masuka.studio import Studio
 from masuka.studio.doctor import Report
 from masuka.ui import cutting
 from masuka.ui.cards import UNFINISHED, state_sentence
+from masuka.ui.intake import FILLS
 from masuka.ui.kit import Outcome, Payload, id_of
 from masuka.ui.markup import attributes, bar, button, esc
 from masuka.ui.view import View
@@ -34,7 +35,12 @@ def draw_doctor(studio: Studio, view: View) -> str:
     if not dataset.picture_count:
         return ""
     report = studio.doctor.report(dataset.id)
-    looking = _looking(studio, dataset.id)
+    unfinished = studio.jobs.list(dataset_id=dataset.id, states=UNFINISHED, limit=20)
+    if any(job.kind in FILLS and job.state in ("queued", "running") for job in unfinished):
+        # What is measured but not yet compared with the others must not be called good.
+        so_far = f"<h2>{plural(report.kept, 'picture')} so far</h2>"
+        return f'<section class="card doctor" aria-label="Doctor">{so_far}<p class="hint">They are judged when all are in.</p></section>'
+    looking = next((job for job in unfinished if job.kind == "check_dataset"), None)
     strictness = str(dataset.options.get("strictness", "basic"))
     # The kinds of findings are told by the filters below; what is left is about the whole set.
     advice = report.sentences[len(report.counts) :]
@@ -49,7 +55,7 @@ def draw_doctor(studio: Studio, view: View) -> str:
     return (
         f'<section class="card doctor" aria-label="Doctor"><div class="row between">'
         f"<h2>{_counts(report)}</h2>{choices}</div>"
-        f"{_busy(studio, looking) if looking else hint}{_notes(studio, report)}</section>"
+        f"{_busy(studio, looking) if looking else hint + _notes(studio, report)}</section>"
     )
 
 
@@ -160,14 +166,7 @@ def _choices(dataset_id: int, report: Report, strictness: str, *, busy: bool) ->
     return f'<div class="actions"><span class="choice"><select{attributes(select)}>{options}</select></span>{look}{best}</div>'
 
 
-def _looking(studio: Studio, dataset_id: int) -> Job | None:
-    jobs = studio.jobs.list(dataset_id=dataset_id, kind="check_dataset", limit=5)
-    return next((j for j in jobs if j.state in UNFINISHED), None)
-
-
 def _busy(studio: Studio, job: Job) -> str:
     cancel = button("Cancel", "library-cancel", look="quiet", ids=[job.id]) if job.asked != "cancel" else ""
-    return (
-        f'<div class="stack" data-job="{job.id}"><p class="hint" aria-live="polite">{esc(state_sentence(studio, job))}</p>'
-        f'{bar(job.step, job.total, job.title)}<div class="actions">{cancel}</div></div>'
-    )
+    said = f'<p class="hint" aria-live="polite">{esc(state_sentence(studio, job))}</p>'
+    return f'<div class="stack tight" data-job="{job.id}"><div class="row between">{said}{cancel}</div>{bar(job.step, job.total, job.title)}</div>'

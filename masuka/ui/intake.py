@@ -8,7 +8,7 @@ from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
 from masuka.studio import Studio
 from masuka.ui import forms
-from masuka.ui.cards import job_card
+from masuka.ui.cards import UNFINISHED, job_card
 from masuka.ui.kit import Outcome, Payload, id_of, key_of, values_of
 from masuka.ui.markup import attributes, button, esc, go
 from masuka.ui.uploads import SENT, batch_folder
@@ -44,14 +44,19 @@ def draw_add(studio: Studio, view: View) -> str:
 
 
 def draw_progress(studio: Studio, view: View) -> str:
-    """What fills the set now, and what the last import did not take."""
+    """What fills the set now, what failed last, and what the last import did not take."""
     if view.dataset is None or view.part not in ("", "add"):
         return ""
-    jobs = [j for j in studio.jobs.list(dataset_id=view.dataset, limit=20) if j.kind in FILLS]
-    shown = [job_card(studio, j) for j in jobs if j.state not in ("done", "cancelled")]
-    if jobs and jobs[0].state == "done":
-        shown.append(left_out(jobs[0]))
-    return "".join(shown)
+    jobs = studio.jobs.list(dataset_id=view.dataset, limit=20)
+    fills = [j for j in jobs if j.kind in FILLS]
+    looks = [j for j in jobs if j.kind == "check_dataset"]
+    # What failed is told until it was tried again; looking is told by the doctor.
+    shown = [j for j in fills if j.state in UNFINISHED]
+    shown += [jobs_of[0] for jobs_of in (fills, looks) if jobs_of and jobs_of[0].state == "failed"]
+    told = [job_card(studio, j) for j in shown]
+    if fills and fills[0].state == "done":
+        told.append(left_out(fills[0]))
+    return "".join(told)
 
 
 def left_out(job: Job) -> str:

@@ -46,7 +46,7 @@ def side_of_picture(studio: Studio, picture_id: int) -> str:
     )
     return (
         f"<div{attributes(given)}>{_state(shown, found)}{tools}{_measures(shown, edits)}"
-        f"{_actions(shown)}</div>{_editor() + _painter(shown, masked=masked) if may_edit else ''}"
+        f"{_end(shown)}</div>{_editor() + _painter(shown, masked=masked) if may_edit else ''}"
     )
 
 
@@ -59,7 +59,11 @@ def _state(shown: Picture, found: Sequence[Finding]) -> str:
     mood = ("set aside", "quiet") if shown.aside else ("doubtful", "warn") if found else ("good", "good")
     if not shown.scores and not found and not shown.aside:
         mood = ("not looked at yet", "quiet")
-    rows, offered = [], set()
+    aside = button(
+        "Take back" if shown.aside else "Set aside", "datasets-aside", ids=[shown.id], on=not shown.aside,
+        name="picture-aside",
+    )  # fmt: skip
+    rows, offered = [], {"aside"}
     for f in found:
         about = KINDS[f.kind]
         remedy = "" if shown.aside or about.does in offered else remedy_button(shown.id, f.kind)
@@ -67,7 +71,7 @@ def _state(shown: Picture, found: Sequence[Finding]) -> str:
         rows.append(f"<li><p><strong>{esc(about.label)}.</strong> {esc(about.sentence)}</p>{remedy}</li>")
     why = '<p class="hint">A training does not learn from it.</p>' if shown.aside else ""
     reasons = f'<ul class="reasons">{"".join(rows)}</ul>' if rows else ""
-    return f'<div class="stack tight">{chip(*mood)}{why}{reasons}</div>'
+    return f'<div class="stack tight">{chip(*mood)}{why}{reasons}<div class="actions">{aside}</div></div>'
 
 
 def _caption(shown: Picture) -> str:
@@ -96,7 +100,7 @@ def _tools(shown: Picture, edits: PictureEdits, *, masked: bool) -> str:
     return (
         '<div class="tools"><p class="name">Crop to</p>'
         f'<div class="parts">{parts}</div><div class="actions"><button type="button" class="button" data-editor="open" '
-        f'id="picture-edit">Crop and turn by hand</button>{_mask_button(masked)}{reset}</div></div>'
+        f'id="picture-edit">Crop and turn</button>{_mask_button(masked)}{reset}</div></div>'
     )
 
 
@@ -163,14 +167,9 @@ def _measures(shown: Picture, edits: PictureEdits) -> str:
     return disclosure("Measures and file", facts(rows), name="picture-measures")
 
 
-def _actions(shown: Picture) -> str:
-    aside = (
-        button("Take back", "datasets-aside", ids=[shown.id], on=False, name="picture-aside")
-        if shown.aside
-        else button("Set aside", "datasets-aside", ids=[shown.id], on=True, name="picture-aside")
-    )
+def _end(shown: Picture) -> str:
     delete = button(
         "Delete", "datasets-delete-pictures", look="danger", ids=[shown.id],
         confirm="Delete this picture?", detail="The file goes too. This cannot be undone.", yes="Delete",
     )  # fmt: skip
-    return f'<div class="actions ends">{aside}{delete}</div>'
+    return f'<div class="actions ends">{delete}</div>'

@@ -76,7 +76,7 @@ def test_a_crop_by_keyboard_is_kept_and_the_tile_shows_it(full: App, visit: Visi
 def test_turn_mirror_and_straighten_are_previewed_and_kept(full: App, visit: Visit, few: Dataset) -> None:
     page = visit(full, tab="datasets", dataset=few.id)
     picture_id = shown(page, 1)
-    page.get_by_role("button", name="Crop and turn by hand").click()
+    page.get_by_role("button", name="Crop and turn").click()
     preview = page.locator("#viewer .cutter img")
     page.get_by_role("button", name="Turn right").click()
     page.get_by_role("button", name="Mirror").click()
@@ -94,7 +94,7 @@ def test_turn_mirror_and_straighten_are_previewed_and_kept(full: App, visit: Vis
 def test_what_is_dragged_on_the_screen_is_what_is_cut(full: App, visit: Visit, few: Dataset) -> None:
     page = visit(full, tab="datasets", dataset=few.id)
     picture_id = shown(page, 2)
-    page.get_by_role("button", name="Crop and turn by hand").click()
+    page.get_by_role("button", name="Crop and turn").click()
     page.get_by_role("button", name="Mirror").click()
     drag(page, page.locator('.grip[data-x="left"][data-y="top"]'), 0.25, 0.5)
     saved(page)
@@ -123,7 +123,7 @@ def drag(page: Page, handle: Locator, right: float, down: float) -> None:
 def test_a_shape_is_kept_to_while_it_is_dragged(full: App, visit: Visit, few: Dataset) -> None:
     page = visit(full, tab="datasets", dataset=few.id)
     shown(page, 3)
-    page.get_by_role("button", name="Crop and turn by hand").click()
+    page.get_by_role("button", name="Crop and turn").click()
     page.get_by_label("Shape").select_option("1.5")
     drag(page, page.locator('.grip[data-x="right"][data-y="bottom"]'), -0.3, 0)
     box = page.locator("#viewer .kept").bounding_box()
@@ -161,10 +161,36 @@ def test_a_crop_to_what_matters_is_one_press(full: App, visit: Visit, few: Datas
     expect(page.locator("#picture-reset")).to_have_count(0)
 
 
+def test_what_is_painted_is_what_is_learnt_from(full: App, visit: Visit, few: Dataset) -> None:
+    page = visit(full, refused=True, tab="datasets", dataset=few.id)
+    picture_id = shown(page, 5)
+    page.get_by_role("button", name="Paint a mask").click()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator(".toast").last).to_contain_text("The mask covers nothing.")
+    box = page.locator(".painting canvas").bounding_box()
+    assert box is not None
+    page.get_by_label("Size of the brush").fill("20")
+    page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5, steps=3)
+    page.mouse.up()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("button", name="Change the mask")).to_be_visible()
+    with Studio.open(full.settings) as studio:
+        file = studio.edits.mask(picture_id)
+        assert file is not None
+        with Image.open(file) as mask:
+            at = [mask.getpixel((round(mask.width * x), mask.height // 2)) for x in (0.3, 0.8)]
+    assert at == [255, 0]
+    page.get_by_role("button", name="Change the mask").click()
+    page.get_by_role("button", name="Remove the mask").click()
+    expect(page.get_by_role("button", name="Paint a mask")).to_be_visible()
+
+
 def test_the_tools_on_a_phone(full: App, visit: Visit, few: Dataset) -> None:
     page = visit(full, size=PHONE, tab="datasets", dataset=few.id)
     shown(page)
-    page.get_by_role("button", name="Crop and turn by hand").click()
+    page.get_by_role("button", name="Crop and turn").click()
     for name in ("Turn right", "Mirror", "Save"):
         box = page.locator("#viewer").get_by_role("button", name=name, exact=True).bounding_box()
         assert box is not None and box["y"] >= 0 and box["y"] + box["height"] <= PHONE["height"], name
@@ -180,7 +206,7 @@ def test_axe_finds_nothing_in_the_viewer_and_its_tools(
     shown(page)
     page.locator("#viewer details summary").click()
     found = findings(page)
-    page.get_by_role("button", name="Crop and turn by hand").click()
+    page.get_by_role("button", name="Crop and turn").click()
     found += findings(page)
     assert not found, "\n".join(found)
 

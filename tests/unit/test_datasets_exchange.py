@@ -14,6 +14,7 @@ from PIL import Image
 
 from masuka.config import Settings, Workspace
 from masuka.datasets import exchange, sources
+from masuka.datasets.checking import write_rows
 from masuka.datasets.exchange import About, Entry
 from masuka.errors import AccessDenied, InvalidInput, MasukaError, NotAllowed, NotFound, Stop
 from masuka.jobs.reporter import EventFile
@@ -76,7 +77,8 @@ def test_a_class_word_is_no_way_out_of_the_folder(tmp_path: Path) -> None:
 def test_packing_stops_when_asked_and_leaves_nothing(tmp_path: Path) -> None:
     reporter = EventFile(tmp_path / "events.jsonl", tmp_path / "scratch", lambda: "cancel")
     params = {"to": str(tmp_path / "out" / "a.zip"), "layout": "zip", "about": vars(ABOUT),
-              "pictures": [vars(entry) for entry in entries(tmp_path, 2)]}  # fmt: skip
+              "rows": str(tmp_path / "rows.jsonl")}  # fmt: skip
+    write_rows(map(vars, entries(tmp_path, 2)), tmp_path / "rows.jsonl")
     with pytest.raises(Stop):
         exchange.run(params, reporter)
     reporter.close()
@@ -153,7 +155,7 @@ def test_links_and_hub_sets_are_asked_for_in_the_net_lane(studio: Studio, filled
     assert studio.datasets.add_links(filled, "https://a.example.com/3", key="k").id == links.id
     fetched = studio.datasets.add_from_hub(filled, "https://huggingface.co/datasets/mira/set")
     assert (links.lane, fetched.lane) == ("net", "net") and fetched.title.startswith("Adding mira/set to")
-    assert len(links.params["known_sha256"]) == len(links.params["known"]) == 3
+    assert len(Path(links.params["rows"]).read_text().splitlines()) == 3
     for wrong in (
         lambda: studio.datasets.add_links(filled, " "),
         lambda: studio.datasets.add_from_hub(filled, "x"),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from masuka.datasets import hub as hubs
+from masuka.datasets.checking import write_rows
 from masuka.datasets.exchange import About, Entry
 from masuka.errors import AccessDenied, Conflict, DownloadFailed, InvalidInput, MasukaError, NotFound, Stop
 from masuka.jobs.reporter import EventFile
@@ -63,7 +64,7 @@ class Fetch:
         reporter = EventFile(file, root / "scratch", stop_reason)
         params = {
             "dataset_id": 1, "repo": repo, "revision": revision, "endpoint": server.address,
-            "incoming": str(root / "incoming"), "processes": 0, "folder": str(root / "set"), "known_sha256": [],
+            "incoming": str(root / "incoming"), "asked": str(root / "incoming"), "processes": 0, "folder": str(root / "set"), "known_sha256": [],
             "trigger_word": "mira7x", "class_word": "robot", "token": "t",
             "caption_template": "a picture of {trigger} {class}",
         }  # fmt: skip
@@ -165,8 +166,9 @@ def push(
     params = {
         "repo": "mira/new", "private": True, "licence": "cc-by-4.0", "consent": "Mira agreed in writing.",
         "about": asdict(About("Mira: \"the\" set", "mira7x", "robot", "{trigger}")), "endpoint": server.address,
-        "pictures": [asdict(entry) for entry in pictures], **values,
+        "rows": str(root / "rows.jsonl"), **values,
     }  # fmt: skip
+    write_rows(map(asdict, pictures), root / "rows.jsonl")
     try:
         return hubs.push(params, reporter)
     finally:

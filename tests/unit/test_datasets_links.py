@@ -197,8 +197,10 @@ def test_any_text_is_a_link_or_is_refused(text: str) -> None:
 
 @given(st.ip_addresses())
 def test_whatever_is_public_is_global(address: addresses.Address) -> None:
+    inner = addresses._inside(address) if isinstance(address, ipaddress.IPv6Address) else None
+    judged_by = inner or address  # what Python says of the outer one differs by version
     if is_public(address):
-        assert address.is_global and not address.is_private and not address.is_multicast
+        assert judged_by.is_global and not judged_by.is_private and not judged_by.is_multicast
 
 
 @given(st.ip_addresses(v=4))
@@ -398,6 +400,7 @@ class Job:
         reporter = EventFile(file, root / "scratch", stop_reason)
         params = {
             "dataset_id": 1, "links": "\n".join(lines), "incoming": str(root / "incoming"), "processes": 0,
+            "asked": str(root / "incoming"),
             "folder": str(root / "set"), "known_sha256": [], "trigger_word": "mira7x", "class_word": "robot",
             "caption_template": "a picture of {trigger} {class}", "token": token,
         }  # fmt: skip

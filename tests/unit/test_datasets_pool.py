@@ -80,7 +80,7 @@ def test_a_process_that_dies_is_one_item(reporter: EventFile) -> None:
 
 
 def test_a_process_that_hangs_is_given_up(reporter: EventFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "SECONDS_EACH", 2.0)
+    monkeypatch.setattr(pool, "SECONDS_EACH", 4.0)
     results = list(pool.each(work, [{"do": "hang"}, say(1)], reporter=reporter, processes=1))
     assert str(results[0]).startswith("The picture was not read within")
     assert isinstance(results[1], dict)

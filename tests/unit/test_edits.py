@@ -315,11 +315,12 @@ def test_the_sheet_shows_what_a_trainer_sees(studio: Studio, photo: Picture) -> 
     assert [r.picture_id for r in studio.edits.sheet(photo.dataset_id, "pocket", 128)] == [photo.id]
 
 
-def test_what_is_gone_is_said(studio: Studio, photo: Picture) -> None:
+def test_what_is_gone_is_said(studio: Studio, photo: Picture, tmp_path: Path) -> None:
     recipe = Recipe(PLAIN, mask_sha256="ab")
     file = studio.workspace.resolve(photo.file)
     with pytest.raises(NotFound, match="mask of"):
         rendered.rendered(file, recipe, mask=file.parent / "masks" / "nothing.png")
+    assert rendered.make(tmp_path / "seen.png", file, recipe).exists(), "a mask changes nothing to see"
     file.unlink()
     studio.edits.set(photo.id, flip=True)
     for options in ({}, {"thumbnail": True}):

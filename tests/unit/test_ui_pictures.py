@@ -1,0 +1,103 @@
+"""The tiles of a set: pages that never show a picture twice, copies folded, texts escaped."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+
+from masuka.config import Settings
+from masuka.datasets.measures import measure
+from masuka.errors import InvalidInput
+from masuka.store import findings, pictures
+from masuka.studio import Studio
+from masuka.ui import doctor
+from masuka.ui import pictures as page
+from masuka.ui.view import View
+
+COUNT = 150
+
+
+@pytest.fixture
+def studio(settings: Settings) -> Iterator[Studio]:
+    with Studio.open(settings) as opened:
+        dataset = opened.datasets.create(name="Many", trigger_word="many1")
+        scores = measure(Image.effect_noise((64, 64), 60).convert("RGB"), width=600, height=600)
+        for number in range(COUNT):
+            pictures.add_picture(
+                opened.store, actor=opened.actor, dataset_id=dataset.id, file=f"datasets/00001/{number}.png",
+                original_name=f"{number}.png", sha256=f"{number:064x}", width=600 + number % 7, height=600, bytes=1,
+                caption='many1 <b onload="x">' if number == 0 else "many1", scores={**scores, "sharpness": number % 11 / 10},
+            )  # fmt: skip
+        rows = [
+            {
+                "sha256": f"{n:064x}",
+                "kind": "near_duplicate",
+                "severity": "bad",
+                "other_sha256": f"{n - 1:064x}",
+            }
+            for n in (6, 7, 61)
+        ] + [{"sha256": f"{n:064x}", "kind": "blurred", "severity": "bad"} for n in range(20, 100)]
+        findings.set_findings(opened.store, actor=opened.actor, dataset_id=dataset.id, rows=rows)
+        yield opened
+
+
+def ids(html: str) -> list[int]:
+    return [int(id) for id in re.findall(r'<figure[^>]* data-id="(\d+)"', html)]
+
+
+def test_pages_show_each_picture_once_and_all_of_them(studio: Studio) -> None:
+    for only, sort in itertools.product(("kept", "doubtful"), dict(page.SORTS)):
+        first = page.draw_pictures(studio, View(tab="datasets", dataset=1, sort=sort, only=only))
+        shown, following = ids(first), re.findall(r'data-more="([^"]+)"', first)
+        assert following, f"{only} by {sort} fits no one page"
+        while following and following[0]:
+            after = int(re.findall(r"after=(\d+)", following[0])[0])
+            tiles, address = page.more_pictures(studio, 1, after, only, sort)
+            shown, following = shown + ids(tiles), [address]
+        expected = [p.id for p in studio.datasets.pictures(1, limit=1000, only=only, sort=sort)]
+        assert sorted(shown) == sorted(expected) and len(set(shown)) == len(shown), f"{only} by {sort}"
+
+
+def test_copies_lie_behind_the_better_picture(studio: Studio) -> None:
+    html = page.draw_pictures(studio, View(tab="datasets", dataset=1))
+    assert re.search(r'data-unfold="6"[^>]*>2 copies<', html)  # 7 is like 6, and 8 like 7
+    behind = re.findall(r'<figure[^>]* data-id="(\d+)"[^>]* data-behind="(\d+)" hidden', html)
+    assert ("7", "6") in behind and ("8", "6") in behind
+    assert "data-behind" not in page.draw_pictures(
+        studio, View(tab="datasets", dataset=1, only="near_duplicate")
+    )
+    studio.datasets.set_aside([6])
+    assert 'data-unfold="7"' in page.draw_pictures(studio, View(tab="datasets", dataset=1))
+
+
+def test_what_is_typed_is_text(studio: Studio) -> None:
+    html = page.draw_pictures(studio, View(tab="datasets", dataset=1))
+    assert "<b onload" not in html and "&lt;b onload" in html
+
+
+def test_filters_have_counts_and_nonsense_is_the_usual(studio: Studio) -> None:
+    html = page.draw_pictures(studio, View(tab="datasets", dataset=1, only="<script>", sort="'; drop"))
+    assert re.search(r'aria-current="true">All kept <span>150</span>', html)
+    assert "Blurred <span>80</span>" in html and "<script" not in html
+
+
+def test_a_remedy_for_all_and_its_way_back(studio: Studio) -> None:
+    outcome = doctor.on_remedy(studio, {"id": 1, "kind": "blurred"}, View())
+    assert outcome.say == "80 pictures set aside." and outcome.undo is not None
+    assert studio.doctor.report(1).aside == 80
+    assert page.on_aside(studio, outcome.undo[1], View()).say == "80 pictures taken back."
+    assert studio.doctor.report(1).aside == 0
+    with pytest.raises(InvalidInput):
+        doctor.on_remedy(studio, {"id": 1, "kind": "ugly"}, View())
+
+
+def test_the_best_stay_and_are_taken_back(studio: Studio) -> None:
+    studio.datasets.set_aside([1])
+    outcome = doctor.on_best(studio, {"id": 1}, View())
+    assert outcome.undo is not None and studio.doctor.report(1).kept == doctor.BEST
+    page.on_aside(studio, outcome.undo[1], View())
+    assert studio.doctor.report(1).kept == COUNT - 1  # the one that was set aside before stays so
