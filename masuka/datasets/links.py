@@ -21,11 +21,11 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from masuka.datasets import intake
-from masuka.datasets.addresses import Place, place_of, public_addresses
 from masuka.datasets.decoding import LARGEST_BYTES, too_many_bytes
 from masuka.datasets.exchange import forget_asked
 from masuka.errors import DownloadFailed, ExternalError, InvalidInput
 from masuka.jobs.reporter import Reporter
+from masuka.outside import Target, addresses_of, target_of
 from masuka.requests.text import clean_filename
 
 MOST_REDIRECTS = 5
@@ -44,7 +44,7 @@ class Web:
     `connect` opens a connection to an address that was judged.
     """
 
-    judge: Callable[[Place], list[str]] = public_addresses
+    judge: Callable[[Target], list[str]] = addresses_of
     connect: Callable[[str, int, float], socket.socket] = lambda address, port, timeout: (
         socket.create_connection((address, port), timeout=timeout)
     )
@@ -87,11 +87,11 @@ def fetch(link: str, folder: Path, web: Web, check: Callable[[], None] = lambda:
     DownloadFailed for one that does not come.
     """
     until_s = time.monotonic() + SECONDS_A_LINK
-    place = place_of(link)
+    place = target_of(link, plain=True)
     for _ in range(MOST_REDIRECTS + 1):
         with _asked(place, web, until_s) as response:
             if response.status in _REDIRECTS:
-                place = place_of(_next_link(place, response))
+                place = target_of(_next_link(place, response), plain=True)
                 continue
             if response.status != 200:
                 raise DownloadFailed(
@@ -103,7 +103,7 @@ def fetch(link: str, folder: Path, web: Web, check: Callable[[], None] = lambda:
 
 
 @contextmanager
-def _asked(place: Place, web: Web, until_s: float) -> Iterator[http.client.HTTPResponse]:
+def _asked(place: Target, web: Web, until_s: float) -> Iterator[http.client.HTTPResponse]:
     connection: http.client.HTTPConnection | None = None
     end: threading.Timer | None = None
     addresses = web.judge(place)
@@ -119,7 +119,7 @@ def _asked(place: Place, web: Web, until_s: float) -> Iterator[http.client.HTTPR
         end.start()
         if isinstance(sock, ssl.SSLSocket):
             sock.do_handshake()
-        connection.putrequest("GET", place.target, skip_host=True, skip_accept_encoding=True)
+        connection.putrequest("GET", place.path, skip_host=True, skip_accept_encoding=True)
         for name, value in (
             ("Host", place.host_header),
             ("User-Agent", _AGENT),
@@ -155,7 +155,7 @@ def _connected(web: Web, addresses: list[str], port: int, left_s: float) -> sock
     raise last or OSError("no address")
 
 
-def _secured(plain: socket.socket, place: Place) -> socket.socket:
+def _secured(plain: socket.socket, place: Target) -> socket.socket:
     try:
         return ssl.create_default_context().wrap_socket(
             plain, server_hostname=place.host, do_handshake_on_connect=False
@@ -165,10 +165,10 @@ def _secured(plain: socket.socket, place: Place) -> socket.socket:
         raise
 
 
-def _next_link(place: Place, response: http.client.HTTPResponse) -> str:
+def _next_link(place: Target, response: http.client.HTTPResponse) -> str:
     target = response.getheader("Location") or ""
     try:
-        following = urljoin(place.link, target)
+        following = urljoin(place.text, target)
     except ValueError:
         following = ""
     if not target or not following:
@@ -213,8 +213,8 @@ def _here(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _name_of(place: Place) -> str:
-    name = PurePosixPath(unquote(urlsplit(place.link).path, errors="replace")).name
+def _name_of(place: Target) -> str:
+    name = PurePosixPath(unquote(urlsplit(place.text).path, errors="replace")).name
     try:
         return clean_filename(name)[-150:].lstrip(".") or "picture"
     except InvalidInput:

@@ -16,9 +16,8 @@ from typing import Literal
 
 import httpx
 
-from masuka import logs
+from masuka import logs, outside
 from masuka.errors import AccessDenied, InvalidInput, RemoteUnavailable
-from masuka.hosting import outside
 
 TIMEOUT_S = 8.0
 ENDING = 4

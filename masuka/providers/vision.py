@@ -1,7 +1,8 @@
 """A hosted vision model that describes pictures, at any service that speaks OpenAI's language.
 
 The key goes to the address that it was entered for and nowhere else: a redirection is not
-followed, and a key that changed since the job was asked for is not used.
+followed, and a key that changed since the job was asked for is not used. An address that
+somebody typed is asked through `outside`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from masuka import logs
+from masuka import logs, outside
 from masuka.config import Settings
 from masuka.datasets.captions.asking import instruction
-from masuka.datasets.captions.captioners import Wish
-from masuka.errors import AccessDenied, MasukaError, Refused, RemoteUnavailable
+from masuka.datasets.captions.captioners import CAPTIONERS, Wish
+from masuka.errors import AccessDenied, InvalidInput, MasukaError, Refused, RemoteUnavailable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,12 +41,16 @@ _REFUSALS = ("content_policy", "content_filter", "moderation", "safety", "data_i
 
 @dataclass(frozen=True)
 class Service:
-    """Where a model is and with which key; `title` is for people."""
+    """Where a model is and with which key; `title` is for people.
+
+    `local` are hosts that may be asked although they are not outside.
+    """
 
     title: str
     address: str
     model: str
     key: str
+    local: Sequence[str] = ()
 
 
 def load(
@@ -63,7 +68,8 @@ def load(
         # It may belong to another address by now.
         raise AccessDenied(f"The key for {about['title']} has changed since.", "Start again.")
     logs.redact.learn([key])
-    return HostedSpeaker(Service(about["title"], about["address"], about["model"], key), check)
+    service = Service(about["title"], about["address"], about["model"], key, about["local"])
+    return HostedSpeaker(service, check)
 
 
 def fingerprint(key: str) -> str:
@@ -80,7 +86,13 @@ class HostedSpeaker:
         self, service: Service, check: Callable[[], None] = lambda: None, *, timeout_s: float = TIMEOUT_S
     ) -> None:
         self._service, self._check = service, check
-        self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
+        # Only addresses of our own table are asked through the environment's proxy.
+        known = service.address in {entry.address for entry in CAPTIONERS.values()}
+        self._client = (
+            httpx.Client(timeout=timeout_s, follow_redirects=False)
+            if known
+            else outside.client(local=service.local, timeout_s=timeout_s)
+        )
 
     def say(self, images: Sequence[Image.Image], wish: Wish) -> list[str | MasukaError]:
         """What the service says of each picture, or its refusal.
@@ -99,27 +111,13 @@ class HostedSpeaker:
     def _asked(self, body: Mapping[str, Any]) -> str:
         for turn in range(TRIES):
             self._check()
-            try:
-                answer = self._client.post(
-                    f"{self._service.address}/chat/completions",
-                    json=body,
-                    headers={"authorization": f"Bearer {self._service.key}", "user-agent": "masuka"},
-                )
-            except httpx.TimeoutException as error:
-                problem: MasukaError = RemoteUnavailable(
-                    f"{self._service.title} took too long to answer.", "Try again later."
-                )
-                cause: Exception | None = error
-            except httpx.HTTPError as error:
-                problem = RemoteUnavailable(
-                    f"{self._service.title} cannot be reached.",
-                    f"Look at the connection ({type(error).__name__}).",
-                )
-                cause = error
+            answer = self._posted(body)
+            if isinstance(answer, RemoteUnavailable):
+                problem: MasukaError = answer
+            elif answer.is_success:
+                return self._text(answer)
             else:
-                if answer.is_success:
-                    return self._text(answer)
-                problem, cause = self._problem(answer), None
+                problem = self._problem(answer)
                 if not isinstance(problem, RemoteUnavailable):
                     raise problem
                 wait_s = _wanted_wait_s(answer)
@@ -129,9 +127,30 @@ class HostedSpeaker:
                 if wait_s is not None:
                     raise problem
             if turn == TRIES - 1:
-                raise problem from cause
+                raise problem
             self._rest(2.0**turn / 2)
         raise problem
+
+    def _posted(self, body: Mapping[str, Any]) -> httpx.Response | RemoteUnavailable:
+        """The answer, or why there is none; AccessDenied where the address may not be asked."""
+        title = self._service.title
+        try:
+            return self._client.post(
+                f"{self._service.address}/chat/completions",
+                json=body,
+                headers={"authorization": f"Bearer {self._service.key}", "user-agent": "masuka"},
+            )
+        except InvalidInput as error:
+            # So it is for every picture, and nothing was sent.
+            raise AccessDenied(error.message, error.hint) from error
+        except RemoteUnavailable as error:
+            return error
+        except httpx.TimeoutException:
+            return RemoteUnavailable(f"{title} took too long to answer.", "Try again later.")
+        except httpx.HTTPError as error:
+            return RemoteUnavailable(
+                f"{title} cannot be reached.", f"Look at the connection ({type(error).__name__})."
+            )
 
     def _text(self, answer: httpx.Response) -> str:
         try:

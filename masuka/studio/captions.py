@@ -289,13 +289,15 @@ class Captions:
             "partial": self._own_words(dataset, picture) if keeps else "",
         }
 
-    def _service(self, entry: Entry, wanted: CaptionPictures) -> dict[str, str]:
+    def _service(self, entry: Entry, wanted: CaptionPictures) -> dict[str, Any]:
+        preferences = Preferences(self._context)
         return {
             "title": entry.title,
             "address": self._address(entry),
             "model": wanted.model or entry.model,
             "key_name": entry.key,
-            "key_is": fingerprint(Preferences(self._context).value(entry.key)),
+            "key_is": fingerprint(preferences.value(entry.key)),
+            "local": sorted(preferences.local),
         }
 
     def _address(self, entry: Entry) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from masuka import outside
 from masuka.config import SECRET_NAMES
 from masuka.errors import InvalidInput, NotFound
 from masuka.hosting import keys as services
-from masuka.hosting import outside
 from masuka.requests.actor import Actor
 from masuka.requests.text import without_control
 from masuka.store import settings as rows
@@ -54,7 +54,7 @@ class Preferences:
             )
         value = without_control(value).strip()
         store = self._context.store
-        address = self.base_url() if base_url is None else services.clean_base_url(base_url, local=self._local)
+        address = self.base_url() if base_url is None else services.clean_base_url(base_url, local=self.local)
         if value and name in services.SERVICES:
             services.must_look_right(name, value, base_url=address)
         if name == WITH_ADDRESS and base_url is not None:
@@ -131,18 +131,18 @@ class Preferences:
             services.must_look_right(name, value)
             prove_ngrok(self._context.settings, value)
         else:
-            services.must_be_accepted(name, value, base_url=self.base_url(), local=self._local, bases=bases)
+            services.must_be_accepted(name, value, base_url=self.base_url(), local=self.local, bases=bases)
         return f"{services.SERVICES[name].title} accepts the key."
+
+    @property
+    def local(self) -> frozenset[str]:
+        """Hosts that are asked although they are not outside: those the environment names."""
+        return outside.named(self._context.settings.openai_base_url, *self._context.settings.local_addresses)
 
     @property
     def _is_given(self) -> bool:
         """Whether the environment gives the key that belongs to an address."""
         return WITH_ADDRESS in self._context.settings.secrets
-
-    @property
-    def _local(self) -> frozenset[str]:
-        """Hosts that are asked although they are not outside: those the environment names."""
-        return outside.named(self._context.settings.openai_base_url, *self._context.settings.local_addresses)
 
     def _stored(self, name: str) -> str:
         setting = rows.get_setting(self._context.store, actor=_STUDIO, key=name)

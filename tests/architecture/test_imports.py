@@ -36,7 +36,7 @@ MAKING_OF_POCKET = ("masuka.pocket.build", "masuka.pocket.session")
 
 LAYERS = (
     {"errors"},
-    {"config"},
+    {"config", "outside"},
     {"requests"},
     {"logs", "store"},
     {"jobs", "access", "vault", "datasets", "models", "providers", "hosting", "generation", "families",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from masuka import outside
 from masuka.config import Settings
 from masuka.errors import InvalidInput, RemoteUnavailable
-from masuka.hosting import keys, outside
+from masuka.hosting import keys
 from masuka.studio import Studio
 
 INSIDE = [
@@ -29,8 +31,12 @@ INSIDE = [
     "https://[2001:0:7f00:1::]/",
     "https://localhost/", "https://LOCALHOST/", "https://localhost./", "https://app.localhost/", "https://ollama/",
     "https://printer.local/", "https://metadata.google.internal/", "https://nas.lan/", "https://router.home.arpa/",
-    "http://example.org/", "http://93.184.216.34/",
+    "https://127.8.9.1/", "https://[::ffff:169.254.169.254]/", "https://[::ffff:8.8.8.8]/", "https://[64:ff9b:1::1]/",
+    "https://[2001:0:1:2:3:4:80ff:fffe]/", "https://127.0.0.1./", "https://127.0.0.1#@example.org/", "https://printer/",
+    "https://nas.private/", "https://pc.localdomain/", "https://7.0.0.127.in-addr.arpa/", "https://hidden.onion/",
 ]  # fmt: skip
+OPEN = ["http://example.org/", "http://93.184.216.34/"]
+"""Outside, but what is sent there can be read on its way."""
 UNREADABLE = [
     "https://2130706433/", "https://0x7f000001/", "https://0x7f.0.0.1/", "https://0177.0.0.1/", "https://127.1/",
     "https://127.0.1/", "https://017700000001/", "https://127.0.0.1.5/", "https://0x/", "https://1.2.3.0x4/",
@@ -43,7 +49,13 @@ UNREADABLE = [
     "https://[::1", "https://[127.0.0.1]/", "https://example..org/", "https://-example.org/", "https:///v1", "https:",
     "https://example.org:0/", "https://example.org:99999/", "https://example.org:port/",
     "ftp://example.org/", "file:///etc/passwd", "gopher://example.org/", "data:text/plain,x", "//example.org/v1",
-    "example.org/v1", "javascript:alert(1)", "unix:/var/run/docker.sock", "https://" + "a" * 3000 + ".org/",
+    "example.org/v1", "javascript:alert(1)", "unix:/var/run/docker.sock", "https://" + "a" * 3000 + ".org/", "",
+    "gopher://127.0.0.1:6379/_x", "https://%31%32%37.0.0.1/", "https://ⓛocalhost/", "https://example.org:80@127.0.0.1/",
+    "https://a:b@127.0.0.1/", "https://example.org%40127.0.0.1/", "https://example.org/a b.png",
+    "https://example.org/a\r\nHost: evil", "https://example.org/\x00", "https://./a.png", "https://-a.example.org/",
+    "https://" + "a" * 64 + ".example.org/", "https://example.org/" + "a" * 4000, "https://example.org/ä.png",
+    "https://example.org/?ä", "https://example.org/a<b>", 'https://example.org/"', "https://example.org/{a}|^`",
+    "https://example.org../",
 ]  # fmt: skip
 OUTSIDE = [
     "https://example.org", "https://example.org/v1", "https://EXAMPLE.org:8443/v1", "https://example.org./v1",
@@ -55,14 +67,34 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("text", INSIDE)
 def test_what_leads_inside_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match=r"not outside|not https"):
+    for address in (text, text.replace("https://", "http://")):
+        with pytest.raises(InvalidInput, match="not outside"):
+            outside.target_of(address, plain=True)
+    with pytest.raises(InvalidInput, match="not outside"):
         outside.target_of(text)
+
+
+@pytest.mark.parametrize("text", [*OPEN, *(text.replace("https://", "http://") for text in INSIDE)])
+def test_what_others_could_read_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="not https"):
+        outside.target_of(text)
+
+
+def test_pictures_may_come_openly_from_the_ports_of_the_web() -> None:
+    for text in (*OPEN, "http://example.org:8080/a?b=c&d=%20#e", "https://example.org:8443/" + "a" * 3000):
+        assert not outside.target_of(text, plain=True).local
+    for port in (22, 25, 6379, 11434, 65535):
+        for scheme in ("http", "https"):
+            with pytest.raises(InvalidInput, match=f"asks for the port {port}"):
+                outside.target_of(f"{scheme}://example.org:{port}/a.png", plain=True)
 
 
 @pytest.mark.parametrize("text", UNREADABLE)
 def test_what_can_be_read_in_two_ways_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="plain to read"):
-        outside.target_of(text)
+    for address in (text, text.replace("https://", "http://")):
+        for plain in (False, True):
+            with pytest.raises(InvalidInput, match="plain to read"):
+                outside.target_of(address, plain=plain)
 
 
 @pytest.mark.parametrize("text", OUTSIDE)
@@ -80,11 +112,20 @@ def test_any_text_is_allowed_or_refused_in_words(text: str) -> None:
             assert error.hint
         else:
             assert found.host.isascii() and ("." in found.host or ":" in found.host)
+            assert found.path.isascii() and outside.target_of(found.text) == found
 
 
 @given(st.ip_addresses())
 def test_an_address_is_outside_only_if_it_is_public(address: outside.Address) -> None:
     assert outside.is_outside(address) <= address.is_global
+
+
+@given(st.ip_addresses(v=4))
+def test_an_older_address_is_no_better_in_a_newer_one(address: ipaddress.IPv4Address) -> None:
+    number = int(address)
+    assert outside.is_outside(f"64:ff9b::{number >> 16:x}:{number & 0xFFFF:x}") == outside.is_outside(address)
+    assert not outside.is_outside(f"::ffff:{address}") and not outside.is_outside(f"::{address}")
+    assert outside.is_outside(f"2002:{number >> 16:x}:{number & 0xFFFF:x}::1") <= outside.is_outside(address)
 
 
 class Server(ThreadingHTTPServer):
@@ -142,7 +183,8 @@ def secret() -> Iterator[Server]:
 
 
 @pytest.mark.parametrize(
-    "addresses", [["127.0.0.1"], ["10.0.0.1"], ["169.254.169.254"], ["::1"], ["fe80::1%2"], ["::ffff:127.0.0.1"],
+    "addresses", [["127.0.0.1"], ["10.0.0.1"], ["169.254.169.254"], ["::1"], ["fe80::1%2"], ["fe80::1%eth0"],
+                  ["::ffff:127.0.0.1"], ["::ffff:10.0.0.1"],
                   ["93.184.216.34", "127.0.0.1"], ["2606:2800:220:1::1", "fd00::1"]],
 )  # fmt: skip
 def test_a_name_that_leads_inside_is_refused_before_anything_is_sent(addresses: list[str]) -> None:
@@ -187,8 +229,11 @@ def test_a_name_that_is_not_there_is_said_in_words() -> None:
     def nowhere(host: str, port: int) -> list[str]:
         raise OSError("no such name")
 
-    with outside.client(resolve=nowhere) as client, pytest.raises(RemoteUnavailable, match="was not found"):
-        client.get("https://nowhere.example/")
+    for resolve in (nowhere, lambda host, port: []):
+        with outside.client(resolve=resolve) as client, pytest.raises(RemoteUnavailable, match="was not found"):
+            client.get("https://nowhere.example/")
+    with pytest.raises(OSError):
+        outside.look_up("nobody.invalid", 443)
 
 
 def test_a_redirection_leads_no_further_inside(service: Server, secret: Server) -> None:
@@ -248,7 +293,7 @@ def test_local_addresses_come_from_the_environment() -> None:
             Settings.from_environment({"MASUKA_LOCAL_ADDRESSES": wrong})
 
 
-@pytest.mark.parametrize("text", [*INSIDE, *UNREADABLE])
+@pytest.mark.parametrize("text", [*INSIDE, *OPEN, *(t for t in UNREADABLE if t)])
 def test_an_owner_types_no_such_address_for_a_key(text: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         keys.clean_base_url(text)

@@ -31,6 +31,7 @@ from masuka.pocket.sayings import read
 from masuka.pocket.world import character_scenes, draw
 from masuka.requests import Actor
 from masuka.store import pictures
+from masuka.store import settings as rows
 from masuka.store.caption_changes import KEPT
 from masuka.store.datasets import Dataset
 from masuka.studio import captions as studio_captions
@@ -42,7 +43,8 @@ TRIGGER = "bolt7x"
 
 @pytest.fixture
 def studio(tmp_path: Path) -> Iterator[Studio]:
-    settings = Settings(workspace=Workspace(tmp_path / "home"), device="cpu")
+    """Its environment allows services on this machine (MASUKA_LOCAL_ADDRESSES)."""
+    settings = Settings(workspace=Workspace(tmp_path / "home"), device="cpu", local_addresses=("127.0.0.1",))
     with Studio.open(settings) as opened:
         yield opened
 
@@ -197,6 +199,21 @@ def test_a_key_that_changed_goes_nowhere(studio: Studio, colours: Dataset) -> No
     assert service.asked == []
 
 
+def test_only_the_environment_allows_an_address_inside(tmp_path: Path) -> None:
+    """Not when it is typed, and not when it was kept before there was such a rule."""
+    with running(lambda n, image: said("red")) as service:
+        with Studio.open(Settings(workspace=Workspace(tmp_path / "home"), device="cpu")) as studio:
+            made = studio.datasets.create(name="One", trigger_word=TRIGGER, class_word="robot")
+            put(studio, made, Image.new("RGB", (64, 64), "red"), "red.png")
+            with pytest.raises(InvalidInput, match="not https"):
+                hosted(studio, service.address)
+            studio.preferences.set_key("OPENAI_API_KEY", KEY)
+            rows.set_setting(studio.store, actor=studio.actor, key="OPENAI_BASE_URL", value=service.address)
+            with pytest.raises(AccessDenied, match="not https"):
+                studio.jobs.wait(studio.captions.start(made.id, captioner="openai"))
+        assert service.asked == []
+
+
 def test_the_environments_key_goes_to_the_environments_address(tmp_path: Path) -> None:
     with running(lambda n, image: said("red")) as service:
         settings = Settings(
@@ -207,7 +224,7 @@ def test_the_environments_key_goes_to_the_environments_address(tmp_path: Path) -
             made = studio.datasets.create(name="One", trigger_word=TRIGGER, class_word="robot")
             put(studio, made, Image.new("RGB", (64, 64), "red"), "red.png")
             with pytest.raises(InvalidInput, match="environment's address alone"):
-                studio.preferences.set_key("OPENAI_API_KEY", KEY, base_url="http://127.0.0.1:9/v1")
+                studio.preferences.set_key("OPENAI_API_KEY", KEY, base_url="https://elsewhere.example/v1")
             studio.jobs.wait(studio.captions.start(made.id, captioner="openai"))
     assert len(service.asked) == 1
 

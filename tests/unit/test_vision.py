@@ -16,7 +16,9 @@ WISH = Wish("fixed", "person", ("brown hair",))
 
 
 def speaker(address: str, **more: object) -> HostedSpeaker:
-    return HostedSpeaker(Service("Test", address, "eyes-1", KEY), **more)  # type: ignore[arg-type]
+    """It asks this machine, which is allowed by name."""
+    service = Service("Test", address, "eyes-1", KEY, local=["127.0.0.1"])
+    return HostedSpeaker(service, **more)  # type: ignore[arg-type]
 
 
 def test_each_picture_gets_its_own_answer() -> None:
@@ -113,3 +115,36 @@ def test_a_wait_can_be_cancelled() -> None:
     with running(lambda n, image: (429, {}, {"retry-after": "50"})) as service, pytest.raises(Stop):
         speaker(service.address, check=check).say([RED], WISH)
     assert len(service.asked) == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost:{port}", "169.254.169.254", "2130706433:{port}"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_address_that_leads_inside_gets_neither_key_nor_picture(host: str, scheme: str) -> None:
+    with running(lambda n, image: said("red")) as service:
+        port = service.address.split(":")[2].partition("/")[0]
+        asked = Service("Test", f"{scheme}://{host.format(port=port)}/v1", "eyes-1", KEY, local=["ollama:11434"])
+        with pytest.raises(AccessDenied, match=r"not outside|not https|plain to read"):
+            HostedSpeaker(asked).say([RED, BLUE], WISH)
+    assert service.asked == []
+
+
+def test_a_name_that_leads_inside_gets_neither_key_nor_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(lambda n, image: said("red")) as service:
+        port = int(service.address.split(":")[2].partition("/")[0])
+        monkeypatch.setattr("socket.getaddrinfo", lambda *args, **more: [(2, 1, 6, "", ("127.0.0.1", port))])
+        asked = Service("Test", f"https://rebound.example:{port}/v1", "eyes-1", KEY)
+        with pytest.raises(AccessDenied, match="not outside"):
+            HostedSpeaker(asked).say([RED], WISH)
+    assert service.asked == []
+
+
+def test_a_name_that_nobody_knows_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(*args: object, **more: object) -> None:
+        raise OSError("no such name")
+
+    monkeypatch.setattr("socket.getaddrinfo", nowhere)
+    rests: list[float] = []
+    monkeypatch.setattr(HostedSpeaker, "_rest", lambda self, seconds: rests.append(seconds))
+    error = HostedSpeaker(Service("Test", "https://nowhere.example/v1", "eyes-1", KEY)).say([RED], WISH)[0]
+    assert isinstance(error, RemoteUnavailable) and "was not found" in error.message
+    assert len(rests) == vision.TRIES - 1

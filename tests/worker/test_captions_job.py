@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -22,6 +23,7 @@ PICTURES, BATCH = 10, 4
 @pytest.mark.slow
 def test_killed_it_asks_only_about_what_is_left(settings: Settings) -> None:
     asked_about: list[tuple[int, ...]] = []
+    settings = replace(settings, local_addresses=("127.0.0.1",))
     with Studio.open(settings, workers="processes") as studio:
 
         def answer(n: int, image: Image.Image) -> Any:
