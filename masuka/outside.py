@@ -138,10 +138,10 @@ def look_up(host: str, port: int) -> list[str]:
 
 
 def addresses_of(target: Target, resolve: Resolve | None = None) -> list[str]:
-    """The addresses of the host, at least one, which may all be asked; it is looked up once.
+    """Every address of the host, at least one; all may be asked.
 
-    Raises InvalidInput when any of them is not outside: a name that points both ways is a
-    trap. Raises RemoteUnavailable for a name that nobody knows.
+    A name is looked up once. Raises InvalidInput when any of them is not outside, for a
+    name that leads both ways is a trap; RemoteUnavailable for one that nobody knows.
     """
     try:
         found = [str(ipaddress.ip_address(target.host))]

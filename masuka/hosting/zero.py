@@ -11,6 +11,7 @@ import re
 from importlib import import_module
 
 from masuka.config import Settings, apply_quiet_environment
+from masuka.datasets.captions.captioners import CAPTIONERS
 from masuka.errors import MasukaError, NoAccelerator, RemoteUnavailable
 from masuka.jobs.executors import lent
 from masuka.jobs.kinds import KINDS
@@ -22,14 +23,16 @@ _LONGEST = 300
 def lender(settings: Settings) -> lent.Lend:
     """What borrows the GPU; call it before Gradio is imported.
 
-    Loads the code of every kind that borrows: the forked process has no time to do that,
-    for it is lent by the second.
+    Loads the code of every kind that borrows, captioners' too: the forked process has no
+    time to do that, for it is lent by the second.
     """
     apply_quiet_environment(settings.workspace.create())
     borrowed = import_module("spaces").GPU(_work, duration=_seconds)
-    for kind in KINDS.values():
-        if kind.lent_s:
-            import_module(kind.run.partition(":")[0])
+    code = [kind.run for kind in KINDS.values() if kind.lent_s]
+    if "caption_pictures" in KINDS:
+        code += [entry.loads for entry in CAPTIONERS.values() if entry.where != "hosted"]
+    for path in code:
+        import_module(path.partition(":")[0])
 
     def lend(line: bytes, seconds: int) -> None:
         try:
@@ -55,7 +58,7 @@ def told(error: Exception) -> MasukaError:
         )
     if "worker" in title and "abort" in said:
         return NoAccelerator(
-            "ZeroGPU took its GPU back before the job was done.", "Draw fewer or smaller pictures at once."
+            "ZeroGPU took its GPU back before the job was done.", "Ask for fewer or smaller pictures at once."
         )
     return RemoteUnavailable(f"ZeroGPU lent no GPU. {said}", "Try again in a few minutes.")
 

@@ -35,9 +35,13 @@ log = logging.getLogger("masuka.jobs")
 
 @dataclass(frozen=True)
 class Lost:
-    """The process is gone without a last word; None: nobody of ours saw its exit code."""
+    """The process is gone without a last word; None: nobody of ours saw its exit code.
+
+    `why` is what is known of it otherwise.
+    """
 
     exit_code: int | None = None
+    why: MasukaError | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def _after_loss(job: Job, loss: Lost, kind: Kind | None) -> _Next:
     # Where its code never ran and nobody saw the process end, the job is not to blame.
     blameless = not began and loss.exit_code is None
     losses = job.failures_without_checkpoint + (0 if blameless else 1)
-    why = failures.from_exit(loss.exit_code)
+    why = loss.why or failures.from_exit(loss.exit_code)
     resumes = kind is not None and kind.resumes
     if losses >= MOST_LOSSES:
         why = failures.lost_too_often(losses, why)
@@ -140,13 +144,16 @@ def _after_loss(job: Job, loss: Lost, kind: Kind | None) -> _Next:
     if job.asked == "pause" and resumes:
         return _Next(("paused",), {"message": "Paused.", "failures_without_checkpoint": losses})
     if resumes or not began or loss.exit_code is None:
-        return _interrupted(kind, losses, never_began=not began)
+        return _interrupted(kind, losses, never_began=not began, why=loss.why)
     return _Next(("failed",), {"error": why.as_dict(), "message": why.message})
 
 
-def _interrupted(kind: Kind | None, losses: int, *, never_began: bool = False) -> _Next:
-    again = never_began or (kind is not None and kind.resumes)
-    message = "Interrupted; it goes on by itself." if again else "Interrupted when MASUKA stopped."
+def _interrupted(
+    kind: Kind | None, losses: int, *, never_began: bool = False, why: MasukaError | None = None
+) -> _Next:
+    again = (never_began or (kind is not None and kind.resumes)) and (kind is None or kind.by_itself)
+    message = why.message if why else "Interrupted when MASUKA stopped."
+    message = "Interrupted; it goes on by itself." if again else message
     states = ("interrupted", "queued") if again else ("interrupted",)
     return _Next(states, {"message": message, "failures_without_checkpoint": losses})
 

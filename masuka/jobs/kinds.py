@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from masuka.errors import NotFound
@@ -26,7 +26,8 @@ class Kind:
     models stay loaded; the others get a process of their own. `resumes` jobs go on by
     themselves from their last checkpoint after their process was lost. Where a GPU is
     lent to single requests (ZeroGPU), a job with `lent_s` borrows it for at most so many
-    seconds, and runs in the event that asked for it; the others never see it.
+    seconds, and runs in the event that asked for it; the others never see it. There it goes
+    on only when somebody asks again (`by_itself`), for the time is that person's.
     `keys` are the outside services' keys, by their names in the environment, that its code
     gets; of all others a worker knows nothing.
     """
@@ -38,6 +39,7 @@ class Kind:
     warm: bool = True
     resumes: bool = False
     lent_s: int = 0
+    by_itself: bool = True
     keys: tuple[str, ...] = ()
 
 
@@ -66,6 +68,11 @@ KINDS = {
         Kind("download_model", "net", "masuka.models.download:run", "Downloading", keys=("HF_TOKEN",)),
     )
 }
+
+
+def where_lent(kinds: Mapping[str, Kind]) -> dict[str, Kind]:
+    """The same kinds where a GPU is lent: what borrows waits for somebody's request."""
+    return {name: replace(kind, by_itself=not kind.lent_s) for name, kind in kinds.items()}
 
 
 def kind_named(name: str, kinds: Mapping[str, Kind] = KINDS) -> Kind:

@@ -22,7 +22,7 @@ from masuka.jobs.endings import Lost, fail_job, settle
 from masuka.jobs.events import apply_events
 from masuka.jobs.executors.processes import Process, WorkerProcess
 from masuka.jobs.files import AttemptFiles
-from masuka.jobs.kinds import KINDS, Kind, Lane
+from masuka.jobs.kinds import KINDS, Kind, Lane, where_lent
 from masuka.jobs.queue import SYSTEM, claim
 from masuka.jobs.recovery import lock_of, recover, sweep_left_files
 from masuka.jobs.secrets import keys_for
@@ -62,7 +62,7 @@ class Supervisor:
     ) -> None:
         self._store = store
         self._settings = settings
-        self._kinds = kinds
+        self._kinds = where_lent(kinds) if lent else kinds
         self._left = [kind.name for kind in kinds.values() if lent and kind.lent_s]
         self._flag_s = flag_s
         self._term_s = term_s

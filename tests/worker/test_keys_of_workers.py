@@ -50,8 +50,15 @@ def test_a_job_gets_the_keys_that_its_kind_names_and_leaves_none(planted: Desk) 
     assert "canary" not in json.dumps(after.result), "the same worker's next job"
 
 
-def test_only_what_loads_from_outside_gets_a_key() -> None:
-    assert {name: kind.keys for name, kind in KINDS.items() if kind.keys} == {"download_model": ("HF_TOKEN",)}
+def test_only_what_asks_outside_gets_a_key() -> None:
+    """Each the keys of the services that it asks; no lane but that of the net has any."""
+    assert {name: kind.keys for name, kind in KINDS.items() if kind.keys} == {
+        "download_model": ("HF_TOKEN",),
+        "import_hub": ("HF_TOKEN",),
+        "push_dataset": ("HF_TOKEN",),
+        "ask_captions": ("OPENAI_API_KEY", "TOGETHER_API_KEY", "HF_TOKEN"),
+    }
+    assert {kind.lane for kind in KINDS.values() if kind.keys} == {"net"}
     assert all(set(kind.keys) <= set(SECRET_NAMES) - {"NGROK_AUTHTOKEN", "CLOUDFLARED_TOKEN", "SECRET_KEY"} for kind in KINDS.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from masuka.config import Settings
+from masuka.config import Settings, child_environment
 from masuka.errors import NoAccelerator, RemoteUnavailable
 from masuka.hosting import zero
+from masuka.jobs import queue
 from masuka.jobs.executors.lent import Lend, run_lent
-from masuka.jobs.kinds import KINDS, Kind
+from masuka.jobs.kinds import CAPTIONING_S, KINDS, Kind, where_lent
+from masuka.jobs.recovery import recover
 from masuka.requests import Actor
 from masuka.store import users
 from masuka.store.jobs import Job
@@ -32,9 +35,10 @@ LENT: Mapping[str, Kind] = {
     **TESTED,
     "draw": Kind("draw", "gpu", f"{HERE}:count", "Counting", lent_s=80),
     "caption": Kind("caption", "gpu", f"{HERE}:count", "Counting", lent_s=60),
+    "lent_training": Kind("lent_training", "gpu", f"{HERE}:train", "Counting", warm=False, resumes=True, lent_s=80),
     "lent_bug": Kind("lent_bug", "gpu", f"{HERE}:raise_bug", "Raising", lent_s=80),
 }
-"""Two kinds borrow, as drawing and captions do; the flag is all that they need."""
+"""Kinds that borrow, as drawing and captions do; the flag is all that they need."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
@@ -172,6 +176,59 @@ def test_a_person_runs_only_what_is_theirs(settings: Settings) -> None:
         assert theirs.jobs.get(other.id).state == "queued"
 
 
-def test_the_kinds_that_borrow_are_those_that_fit_into_minutes() -> None:
-    assert {kind.name for kind in KINDS.values() if kind.lent_s} == {"draw_images"}
-    assert not any(kind.lent_s and (kind.resumes or kind.lane != "gpu") for kind in KINDS.values())
+def test_a_job_that_goes_on_waits_for_its_person_where_a_gpu_is_lent(lent_desk: Desk, lend: Lend, plan: Path) -> None:
+    """The time is that person's, and nothing else could run it."""
+    supervisor = lent_desk.supervise(lent=True)
+    plan.write_text("abort when told\n")
+    job = lent_desk.training("lent_training", total=100, seconds=0.05)
+    thread = threading.Thread(target=run, args=(lent_desk, job, lend))
+    thread.start()
+    lent_desk.until(job, lambda now: now.step > 5)
+    plan.with_name("take-it-back").touch()
+    thread.join()
+    broken_off = lent_desk.get(job)
+    assert (broken_off.state, broken_off.error) == ("interrupted", None)
+    assert "took its GPU back" in broken_off.message
+    supervisor.stop()
+    recover(lent_desk.store, lent_desk.settings, kinds=where_lent(LENT))
+    assert lent_desk.get(job).state == "interrupted"
+    plan.write_text("ok\n")
+    assert queue.resume(lent_desk.store, actor=lent_desk.actor, job_id=job.id)
+    done = run(lent_desk, job, lend)
+    assert done.state == "done" and done.attempt == 2
+    assert lent_desk.states(job) == ["queued", "running", "interrupted", "queued", "running", "done"]
+
+
+@pytest.mark.parametrize("kind", ["draw", "lent_training"])
+def test_an_app_that_died_in_the_event_leaves_its_job_to_a_click(lent_desk: Desk, kind: str) -> None:
+    job = lent_desk.training(kind, total=5, seconds=0.0)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert queue.claim(lent_desk.store, job_id=job.id, pid=gone.pid, pid_started=1.0) is not None
+    lent_desk.supervise(lent=True)
+    assert lent_desk.wait(job, "interrupted").message == "Interrupted when MASUKA stopped."
+
+
+@pytest.mark.slow
+def test_pocket_captions_on_a_lent_gpu_and_the_rest_needs_none(plan: Path, settings: Settings) -> None:
+    """In a process of its own, as an app on ZeroGPU loads torch before it forks."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "tests.worker.lent_captions", str(settings.workspace.root)],
+        cwd=Path(__file__).parents[2], env=child_environment({"PYTHONPATH": str(STAND_IN), "OMP_NUM_THREADS": "1"}),
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    told = json.loads(answer.stdout.splitlines()[-1])
+    assert told["samples"] == "done", "no GPU is needed for these"
+    assert told["before"] == "queued", "no worker may touch it"
+    assert told["after"] == "done" and told["result"] == {"captioned": 4, "failed": 0, "skipped": 0}
+    assert told["from"] == ["pocket"] * 4
+    assert [one["seconds"] for one in asked(plan)] == [CAPTIONING_S]
+
+
+def test_the_kinds_that_borrow() -> None:
+    assert {kind.name for kind in KINDS.values() if kind.lent_s} == {"draw_images", "caption_pictures"}
+    for kind in KINDS.values():
+        assert not kind.lent_s or kind.lane == "gpu", "where no GPU is needed, none is borrowed"
+        assert kind.by_itself
+        assert where_lent(KINDS)[kind.name].by_itself == (not kind.lent_s)

@@ -21,7 +21,7 @@ from masuka.jobs.endings import Lost, fail_job, settle
 from masuka.jobs.events import apply_events
 from masuka.jobs.executors.inline import logged_to
 from masuka.jobs.files import AttemptFiles
-from masuka.jobs.kinds import KINDS, Kind
+from masuka.jobs.kinds import KINDS, Kind, where_lent
 from masuka.jobs.queue import SYSTEM, claim
 from masuka.jobs.reporter import EventFile, StopFlag
 from masuka.jobs.secrets import keys_for
@@ -55,7 +55,7 @@ def run_lent(
     job = claim(store, job_id=job_id, pid=me.pid, pid_started=me.create_time())
     if job is None:
         return None
-    kind = kinds[job.kind]
+    kind = where_lent(kinds)[job.kind]
     files = AttemptFiles(settings.workspace.jobs / str(job.id), job.fence).prepare()
     refused: MasukaError | None = None
     try:
@@ -66,10 +66,12 @@ def run_lent(
     except MasukaError as error:
         refused = error
     end = apply_events(store, settings.workspace, job.id, job.fence, files.events)
-    if end is None and refused is not None:
+    began = rows.get_job(store, actor=SYSTEM, id=job_id).events_seen > 0
+    if end is None and refused is not None and not (began and kind.resumes):
         fail_job(store, settings.workspace, job.id, files, refused)
     else:
-        settle(store, settings.workspace, job.id, files, end or Lost(), kind)
+        # What it has done is kept; it goes on when its person asks for the GPU again.
+        settle(store, settings.workspace, job.id, files, end or Lost(why=refused), kind)
     return rows.get_job(store, actor=SYSTEM, id=job_id)
 
 
