@@ -38,7 +38,7 @@ def check(studio: Studio, dataset_id: int, values: dict[str, object], as_json: b
 
 
 def mend(studio: Studio, dataset_id: int, kind: str) -> Answer:
-    """Applies the usual remedy to all pictures with one kind of finding; deletes nothing."""
+    """Applies the usual remedy to all pictures with one finding; deletes nothing."""
     remedy = studio.doctor.remedies(kind)[0]
     changed = studio.doctor.apply(dataset_id, kind)
     done = "set aside" if remedy.does == "aside" else "cropped by recipe"
