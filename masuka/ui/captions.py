@@ -171,7 +171,7 @@ def found_in(studio: Studio, shown: Shown, find: str) -> int:
 
 
 def save(studio: Studio, picture_id: int, given: Any) -> dict[str, Any]:
-    """What is stored now: {'caption', 'from'}; on a Conflict also what somebody else wrote.
+    """What is stored now, as caption and from; on a conflict what another one wrote.
 
     `given` is the browser's: 'text', and 'before', which it last knew as stored.
     """
