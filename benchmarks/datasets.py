@@ -43,8 +43,12 @@ MIB = 2**20
 
 
 def measure() -> tuple[Figures, Bars]:
-    """Figures and bars of all parts."""
-    figures: Figures = {}
+    """Figures and bars of all parts.
+
+    `load_before` is how many other processes wanted a core in the minute before: with more
+    than none, what is measured by the clock is the machine's others' as much as ours.
+    """
+    figures: Figures = {"load_before": os.getloadavg()[0]}
     bars: Bars = {}
     for part in (speed, ten_thousand, captions, datasets_pairs.measure):
         found = part()

@@ -1,4 +1,4 @@
-"""masuka dataset check, mend, keep-best: what the doctor finds, and what is done about it."""
+"""masuka dataset check, mend, keep-best, likeness: what the doctor finds and does."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def add_to(group: typer.Typer) -> None:
     command(group, "check", request=LookAfter)(check)
     command(group, "mend")(mend)
     command(group, "keep-best", request=KeepBest)(keep_best)
+    command(group, "likeness")(likeness)
 
 
 def check(studio: Studio, dataset_id: int, values: dict[str, object], as_json: bool = False) -> Answer:
@@ -38,7 +39,7 @@ def check(studio: Studio, dataset_id: int, values: dict[str, object], as_json: b
 
 
 def mend(studio: Studio, dataset_id: int, kind: str) -> Answer:
-    """Applies the usual remedy to all pictures with one kind of finding; deletes nothing."""
+    """Applies the usual remedy to all pictures with one finding; deletes nothing."""
     remedy = studio.doctor.remedies(kind)[0]
     changed = studio.doctor.apply(dataset_id, kind)
     done = "set aside" if remedy.does == "aside" else "cropped by recipe"
@@ -51,3 +52,9 @@ def keep_best(studio: Studio, dataset_id: int, values: dict[str, object]) -> Ans
     aside = studio.doctor.keep_best(dataset_id, count)
     kept = studio.doctor.report(dataset_id).kept
     return Answer({"set_aside": aside, "kept": kept}, f"{kept} pictures stay, {aside} were set aside.")
+
+
+def likeness(studio: Studio, as_json: bool = False) -> Answer:
+    """Downloads the model by which the odd one out is told by likeness."""
+    job = show.run(studio, studio.doctor.download_embedder(), quiet=as_json)
+    return Answer({"job_id": job.id, **(job.result or {})}, "It is here. Check a data set to use it.")

@@ -82,7 +82,7 @@ def find(
     looks = np.stack([unpacked(rows[i]["look"]) for i in there]).astype(np.float32) if there else None
     if looks is None or len(there) < 2:
         return []
-    small = lru_cache(maxsize=512)(thumbnail or (lambda index: None))
+    small = lru_cache(maxsize=64)(thumbnail or (lambda index: None))
     found: dict[tuple[int, int], Pair] = {}
     for candidate in candidates(looks, check=check):
         check()

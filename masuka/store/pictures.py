@@ -169,7 +169,7 @@ def count_shown(db: Store, *, actor: Actor, dataset_id: int) -> dict[str, int]:
 
 
 def list_picture_ids(db: Store, *, actor: Actor, dataset_id: int, only: str = "all") -> list[int]:
-    """The numbers of the pictures that `list_pictures` would list, without reading them."""
+    """The numbers of the pictures that `list_pictures` would list, as they came."""
     sql = (
         f"SELECT id FROM pictures WHERE dataset_id = :dataset AND {visible(actor, 'pictures')} "  # noqa: S608
         f"AND {_shown(only)} ORDER BY id"

@@ -201,4 +201,5 @@ def _row(picture: Picture) -> dict[str, Any]:
         "width": picture.width,
         "height": picture.height,
         "edits": picture.edits,
+        "aside": picture.aside,
     }

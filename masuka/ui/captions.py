@@ -70,7 +70,7 @@ def draw_captions(studio: Studio, view: View) -> str:
     )
     about = {
         "class": "sheet", "role": "grid", "id": GRID, "data-grid": GRID, "data-captions": dataset.id,
-        "data-first": f"fragment/captions/{dataset.id}", "aria-label": f"Captions of {dataset.name}",
+        "data-first": f"fragment/captions/{dataset.id}", "aria-label": "Captions",
         "aria-describedby": f"{GRID}-keys" if keys else None, "aria-readonly": None if edits else "true",
         "data-longest": CAPTION_CHARS, "data-tokens": CLIP_TOKENS,
     }  # fmt: skip
@@ -159,7 +159,8 @@ def tags(studio: Studio, dataset_id: int) -> str:
         for tag, count in counts[:_MOST_TAGS]
     )
     more = f'<p class="hint">And {len(counts) - _MOST_TAGS:,} more.</p>' if len(counts) > _MOST_TAGS else ""
-    return f'<ul class="tags">{rows}</ul>{more}'
+    even = button("Use one word for one thing", "datasets-captions-even", look="quiet", id=dataset_id)
+    return f'<ul class="tags">{rows}</ul>{more}<div class="actions">{even}</div>'
 
 
 def found_in(studio: Studio, shown: Shown, find: str) -> int:
@@ -170,7 +171,7 @@ def found_in(studio: Studio, shown: Shown, find: str) -> int:
 
 
 def save(studio: Studio, picture_id: int, given: Any) -> dict[str, Any]:
-    """What is stored now: {'caption', 'from'}; on a Conflict also what somebody else wrote.
+    """What is stored now, as caption and from; on a conflict what another one wrote.
 
     `given` is the browser's: 'text', and 'before', which it last knew as stored.
     """
@@ -212,6 +213,14 @@ def on_rename(studio: Studio, payload: Payload, view: View) -> Outcome:
 def on_remove(studio: Studio, payload: Payload, view: View) -> Outcome:
     """A tag that is gone from every caption."""
     changed = studio.captions.remove_tag(id_of(payload), str(payload.get("tag", "")))
+    return Outcome(f"{plural(changed, 'caption')} changed.", undo=_back(payload))
+
+
+def on_even(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """Of words for one thing the one that the set uses most, everywhere."""
+    changed = studio.captions.even_out(id_of(payload))
+    if not changed:
+        return Outcome("Every thing has one word already.")
     return Outcome(f"{plural(changed, 'caption')} changed.", undo=_back(payload))
 
 
@@ -299,5 +308,6 @@ ACTIONS = {
     "captions-undo": on_undo,
     "captions-rename": on_rename,
     "captions-remove": on_remove,
+    "captions-even": on_even,
     **captioning.ACTIONS,
 }

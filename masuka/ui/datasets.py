@@ -150,7 +150,7 @@ TAB = Tab(
             *sheet.REGIONS,
             *exporting.REGIONS,
         ),
-        (Region("new", draw_new, live=False),),
+        (Region("creating", draw_new, live=False),),
     ),
     actions={
         "create": on_create,

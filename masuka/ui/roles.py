@@ -26,7 +26,7 @@ ACTIONS: dict[str, Role] = {
 REGIONS: dict[str, Role] = {
     "home-next": "editor",
     "datasets-add": "editor",
-    "datasets-new": "editor",
+    "datasets-creating": "editor",
     "datasets-settings": "editor",
     "datasets-many": "editor",
     "training-choices": "editor",

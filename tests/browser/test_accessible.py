@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
+from masuka.ui.view import PARTS
 from tests.browser.conftest import App, settled
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -68,7 +69,8 @@ def test_the_login_page(fresh: App, browser: Any, scheme: str) -> None:
 
 def test_ids_are_unique_on_every_tab(full: App, visit: Visit) -> None:
     page = visit(full, tab="home")
-    for tab in TABS:
+    inside = [f"datasets&dataset=1&part={part}" for part in PARTS]
+    for tab in (*TABS, *inside):
         page.goto(f"{full.address}?tab={tab}")
         settled(page)
         ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map(e => e.id).filter(Boolean)")

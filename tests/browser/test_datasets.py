@@ -142,6 +142,21 @@ def test_the_selection_is_set_aside_and_taken_back(full: App, visit: Visit, sort
     expect(tiles).to_have_count(before)
 
 
+def test_copies_are_unfolded_by_keyboard(full: App, visit: Visit, sorted_set: Dataset) -> None:
+    page = visit(full, tab="datasets", dataset=sorted_set.id)
+    copy = page.locator("#page-datasets .tile[data-behind]")
+    expect(copy).to_have_count(1)
+    expect(copy).to_be_hidden()
+    fold = page.get_by_role("button", name="1 copy")
+    fold.focus()
+    page.keyboard.press("Enter")
+    expect(fold).to_have_attribute("aria-expanded", "true")
+    expect(copy).to_be_visible()
+    expect(copy).to_contain_text("Nearly the same")
+    page.keyboard.press("Enter")
+    expect(copy).to_be_hidden()
+
+
 def test_an_order_and_a_filter_are_in_the_address(full: App, visit: Visit, sorted_set: Dataset) -> None:
     page = visit(full, tab="datasets", dataset=sorted_set.id)
     page.get_by_label("Order").select_option("worst")

@@ -124,7 +124,7 @@ LAID = {
 """How a camera that writes this orientation has laid down an upright scene."""
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_all_eight_orientations_come_out_upright(orientation: int, name: str) -> None:
     upright = scene()
@@ -142,7 +142,7 @@ def test_orientations_that_mean_nothing_leave_the_picture(orientation: int) -> N
     assert difference(decode(with_orientation(scene(), "PNG", orientation)).image, scene()) == 0
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
 def test_nothing_but_pixels_is_stored(name: str) -> None:
     exif = Image.Exif()
     exif[0x010E] = "CANARY description"

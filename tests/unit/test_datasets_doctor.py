@@ -216,3 +216,10 @@ def test_few_pictures_have_no_odd_one() -> None:
 def test_every_kind_has_words() -> None:
     for kind in doctor.KINDS.values():
         assert kind.sentence.endswith(".") and kind.remedy and not kind.label.endswith(".")
+
+
+def test_a_kept_picture_is_better_than_one_that_is_aside(good: list[Image.Image]) -> None:
+    small = good[2].resize((SIZE[0] // 2, SIZE[1] // 2), Image.Resampling.LANCZOS)
+    rows = [row(small, "small"), {**row(good[2], "large"), "aside": True}]
+    found = doctor.compare(rows, thumbnail=lambda r: small if r["sha256"] == "small" else good[2])
+    assert [(f["sha256"], f["other_sha256"]) for f in found] == [("large", "small")]

@@ -3,11 +3,11 @@
 (() => {
   "use strict";
   const { all, make, send, chosen } = window.masuka;
-  const SOON_MS = 30, MARKS_MS = 1200, TYPED_MS = 200, LATEST_MS = 30000, UNANSWERED_MS = 15000, JUMP = 10;
+  const SOON_MS = 10, MARKS_MS = 1200, METERED = 150, TYPED_MS = 200, LATEST_MS = 30000, UNANSWERED_MS = 15000, JUMP = 10;
   const DRAFTS = "masuka:caption-drafts";
   const edits = new Map(); /* picture → what is typed, what is stored, and how saving goes */
-  let grid = null, pages = [], total = 0, more = "", loading = 0, seen = null, editor = null, current = null;
-  let starting = false, marksTimer = 0, typedTimer = 0, foundTimer = 0;
+  let grid = null, shownFor = "", pages = [], total = 0, more = "", loading = 0, seen = null, editor = null, current = null;
+  let starting = false, orders = 0, marksTimer = 0, typedTimer = 0, foundTimer = 0;
   const $ = (id) => document.getElementById(id);
   const several = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
   const put = (element, text) => { if (element && element.textContent !== text) element.textContent = text; };
@@ -36,11 +36,16 @@
   const dirty = (edit) => edit.text !== edit.typed;
 
   /* saving */
-  const soon = (edit, wait = SOON_MS) => { clearTimeout(edit.timer); edit.timer = setTimeout(() => push(edit), wait); };
+  /* One request at a time for a row; where each is one of the month's, fewer. */
+  const metered = () => ($("pulse")?.hasAttribute("data-metered") ? METERED : 1);
+  const soon = (edit, wait = SOON_MS * metered()) => { clearTimeout(edit.timer); edit.timer = setTimeout(() => push(edit), wait); };
+  /* Row after row, as they were written: so one undo takes back what was typed into one of them. */
+  const goesBefore = (other, edit) => other.order && other.order < edit.order && !other.lost && !other.refused && other.theirs === undefined;
   const push = async (edit) => {
     clearTimeout(edit.timer);
     if (edit.sending || edit.theirs !== undefined) { show(edit); return; }
-    if (!dirty(edit)) { Object.assign(edit, { refused: "", lost: false, tries: 0 }); keepDraft(edit.id, null); show(edit); return; }
+    if (dirty(edit) && [...edits.values()].some((other) => goesBefore(other, edit))) { soon(edit); return; }
+    if (!dirty(edit)) { Object.assign(edit, { refused: "", lost: false, tries: 0, order: 0 }); keepDraft(edit.id, null); show(edit); return; }
     const sent = edit.text;
     edit.sending = true; edit.sent = sent; edit.refused = "";
     let answer = null, said = null;
@@ -61,18 +66,18 @@
       else if (!answer.ok) edit.refused = edit.text !== sent ? "" : [said.message, said.hint].join(" ").trim();
       else {
         edit.saved = said.caption; edit.typed = sent; edit.done = true;
-        const from = row(edit.id)?.querySelector(".from-cell > span");
-        put(from, said.from);
+        const line = row(edit.id);
+        if (line) { line.dataset.v = ""; put(line.querySelector(".from-cell > span"), said.from); } /* no longer as it was drawn */
       }
       if (edit.text !== sent && edit.theirs === undefined) soon(edit);
-      if (!dirty(edit)) keepDraft(edit.id, null);
-      clearTimeout(marksTimer); marksTimer = setTimeout(() => renewAll(), MARKS_MS);
+      if (!dirty(edit)) { edit.order = 0; keepDraft(edit.id, null); }
+      clearTimeout(marksTimer); marksTimer = setTimeout(() => renewAll(), MARKS_MS * Math.min(5, metered()));
     }
     show(edit);
   };
   const settle = (edit, text, saved) => { Object.assign(edit, { text, theirs: undefined, refused: "", lost: false, saved }); };
   const takeTheirs = (edit) => {
-    settle(edit, edit.theirs, edit.theirs); edit.typed = edit.text; keepDraft(edit.id, null);
+    settle(edit, edit.theirs, edit.theirs); edit.typed = edit.text; edit.order = 0; keepDraft(edit.id, null);
     const line = row(edit.id);
     if (line && editor && editor.edit === edit) { editor.area.value = edit.text; grow(editor.area); editor.area.focus(); }
     else if (line) { cell(line).textContent = edit.text; cell(line).focus(); }
@@ -160,7 +165,7 @@
   };
   const typed = () => {
     const { area, edit } = editor;
-    edit.text = area.value; edit.refused = "";
+    edit.text = area.value; edit.refused = ""; edit.order ||= ++orders;
     keepDraft(edit.id, dirty(edit) ? { text: edit.text, before: edit.saved, file: edit.file } : null);
     grow(area); show(edit); soon(edit);
   };
@@ -456,9 +461,11 @@
       strip.scrollLeft = here.offsetLeft - strip.offsetLeft - (strip.clientWidth - here.clientWidth) / 2;
     }
     const now = $("captions-grid");
-    if (now === grid) return;
+    /* Drawn anew, or with its rows taken out: another set, or a role that changed. */
+    const whole = !pages.length || pages[0].element.isConnected;
+    if (now === grid && (!grid || (grid.dataset.captions === shownFor && whole))) return;
     if (editor) { const { edit, area } = editor; editor = null; edit.text = area.value; push(edit); }
-    grid = now; pages = []; current = null; more = ""; loading += 1;
+    grid = now; shownFor = grid ? grid.dataset.captions : ""; pages = []; current = null; more = ""; loading += 1;
     if (grid) load();
   });
   window.masuka.pulsed.push((since) => {
