@@ -195,7 +195,7 @@ def compare(
     told: set[str] = set()
     for pair in sorted(duplicates.find(flat, seen, check=check), key=_gravest):
         first, second = pair.first, pair.second
-        if pair.kind != "crop_of" and worth(rows[second]) > worth(rows[first]):
+        if pair.kind != "crop_of" and _rank(rows, second) > _rank(rows, first):
             first, second = second, first
         better, worse = rows[first], rows[second]
         if worse["sha256"] in told:
@@ -254,6 +254,11 @@ def worth(row: Row) -> tuple[bool, int, int, float]:
     # In steps of 1.4: a slight cut must not lose against heavy compression.
     size = round(2 * log2(max(1, row["width"] * row["height"])))
     return (not row.get("aside"), size, scores["jpeg_quality"] or 100, scores["sharpness"])
+
+
+def _rank(rows: Sequence[Row], index: int) -> tuple[tuple[bool, int, int, float], int]:
+    """Its worth; of equals the one that came first. Without, three copies could all be the lesser."""
+    return worth(rows[index]), -index
 
 
 def _of_one(row: Row, limits: Limits, target_px: int, *, people: bool) -> Iterator[Finding]:

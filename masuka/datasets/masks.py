@@ -17,6 +17,8 @@ from PIL import Image
 from masuka.errors import InvalidInput, OutOfDisk
 
 LARGEST_BYTES = 20_000_000
+ALWAYS_READ_PX = 4_000_000
+"""A mask may have so many pixels however small its picture is; more only up to the picture's own."""
 SAME_SHAPE = 0.02
 """How much the sides' ratio of a mask painted on a smaller picture may differ."""
 Kind = Literal["masks", "mattes"]
@@ -25,7 +27,7 @@ Kind = Literal["masks", "mattes"]
 def read_mask(png: bytes, width: int, height: int) -> Image.Image:
     """The painted mask, grey, at that size; what is transparent is black.
 
-    Raises InvalidInput for what is no PNG, of another shape, or black all over.
+    Raises InvalidInput for what is no PNG, of another shape, far larger, or black all over.
     """
     if len(png) > LARGEST_BYTES:
         raise _refused(
@@ -39,6 +41,11 @@ def read_mask(png: bytes, width: int, height: int) -> Image.Image:
                     raise _refused(
                         f"The mask has {opened.width} × {opened.height} pixels, the picture {width} × {height}.",
                         "Paint it over the whole picture, as it was before it was cropped.",
+                    )
+                if opened.width * opened.height > max(width * height, ALWAYS_READ_PX):
+                    raise _refused(
+                        f"The mask has {opened.width:,} × {opened.height:,} pixels, more than its picture.",
+                        "Paint it at the picture's size or smaller.",
                     )
                 opened.load()
                 mask = _grey(opened)

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -37,6 +38,8 @@ MOST_BYTES_WAITING = 100_000_000
 SECONDS_TO_BEGIN = 120.0
 SECONDS_EACH = 120.0
 """A picture that takes longer is given up; sound ones take a few seconds on the slowest machine."""
+SECONDS_LEFT_ALONE = 60
+"""Past SECONDS_EACH a process ends by itself: whoever should have ended it is gone."""
 IN_FLIGHT_EACH = 3
 _SECONDS_BETWEEN_CHECKS = 0.1
 _READY = b"ready\n"
@@ -298,8 +301,16 @@ def main(name: str) -> None:
     answers.write(_READY)
     answers.flush()
     while line := items.readline():
+        _alarm(int(SECONDS_EACH) + SECONDS_LEFT_ALONE)
         answers.write(json.dumps(_answer(work, line, items)).encode() + b"\n")
         answers.flush()
+        _alarm(0)
+
+
+def _alarm(seconds: int) -> None:
+    """Ends this process after so long, whatever it is in the middle of; 0 never."""
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.alarm(seconds)
 
 
 def _answer(work: Function, line: bytes, items: IO[bytes]) -> dict[str, Any]:

@@ -125,6 +125,8 @@ def _refusal(info: tarfile.TarInfo, name: str) -> InvalidInput | None:
         return wrong
     if info.issym() or info.islnk():
         return InvalidInput("The archive holds a link, not the file itself.", "Pack the file it points to.")
+    if info.size < 0:  # a number that says: read to the end of the archive
+        return broken()
     if not info.isfile() or info.issparse():
         return InvalidInput("It is no file but a device or a pipe.", "Pack plain files.")
     return too_many_bytes(info.size) if info.size > LARGEST_BYTES else None

@@ -51,6 +51,17 @@ def test_good_pictures_have_no_findings(good: list[Image.Image]) -> None:
     assert found == []
 
 
+def test_of_equals_the_one_that_came_first_stays(good: list[Image.Image]) -> None:
+    whole = good[0]
+    wide, high = whole.size
+    cut = whole.crop((wide // 30, high // 30, wide - wide // 30, high - high // 30)).resize(whole.size)
+    for images in ((whole, cut), (cut, whole)):
+        rows = [row(image, name, sharpness=0.7) for name, image in zip("ab", images, strict=True)]
+        by_name = dict(zip("ab", images, strict=True))
+        found = doctor.compare(rows, thumbnail=lambda one, of=by_name: of[one["sha256"]])
+        assert [(f["sha256"], f["other_sha256"]) for f in found] == [("b", "a")]
+
+
 @pytest.mark.parametrize("radius", [3.5, 6.0])
 def test_blur_is_bad(good: list[Image.Image], radius: float) -> None:
     for image in good:

@@ -64,6 +64,19 @@ def test_the_same_pixels_are_a_duplicate_and_the_larger_file_comes_first(
     assert [(p.first, p.second) for p in found([smaller, originals[2]])] == [(1, 0)]
 
 
+def test_another_colour_of_the_same_lightness_is_no_duplicate(originals: list[Image.Image]) -> None:
+    red, green = (originals[0].copy() for _ in range(2))
+    box = tuple(side // 3 for side in red.size) + tuple(side // 2 for side in red.size)
+    red.paste((200, 40, 40), box)
+    green.paste((30, 123, 60), box)
+    greys = [image.convert("L").tobytes() for image in (red, green)]
+    assert greys[0] == greys[1]
+    names = [
+        measures.measure(image, width=image.width, height=image.height)["pixels"] for image in (red, green)
+    ]
+    assert names[0] != names[1]
+
+
 def test_a_part_cut_out_is_a_crop_of_the_whole(originals: list[Image.Image]) -> None:
     width, height = SIZE
     parts = [

@@ -93,6 +93,21 @@ def test_members_that_lie_about_their_size(tmp_path: Path) -> None:
     assert Import(tmp_path, whole).refusals == {"a.png": "The file has 60.0 MB."}
 
 
+def test_a_member_of_less_than_no_bytes_is_not_read_to_the_end(tmp_path: Path) -> None:
+    data = bytearray(tar_of(tmp_path / "a.tar", {"a.png": b"", "b.png": picture(1)}).read_bytes())
+    data[124:136] = b"\xff" * 12  # minus one, as GNU's tar writes large numbers
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    path = tmp_path / "minus.tar"
+    path.write_bytes(data)
+    archive = TarArchive(path)
+    lying = next(member for member in archive.members if member.name == "a.png")
+    with pytest.raises(InvalidInput, match="damaged"):
+        archive.read(lying)
+    archive.close()
+    assert Import(tmp_path, path).refusals == {"a.png": "The archive is damaged or cut off."}
+
+
 @pytest.mark.parametrize("keep", [300, 520, 700, 1400, 1600])
 def test_tars_that_were_cut_off(tmp_path: Path, keep: int) -> None:
     path = tar_of(tmp_path / "a.tar", {"a.png": picture(1), "b.png": picture(2)})

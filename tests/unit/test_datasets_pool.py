@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -106,6 +107,20 @@ def test_cancelling_ends_every_process(tmp_path: Path) -> None:
     assert time.monotonic() - began_s < 60, "it did not wait for what hangs"
     assert not any(child.is_running() for child in children)
     reporter.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="no alarms there")
+def test_a_process_whose_pool_was_killed_ends_by_itself() -> None:
+    code = "from masuka.datasets import pool; pool.SECONDS_EACH = pool.SECONDS_LEFT_ALONE = 1; pool.main"
+    left = subprocess.Popen(
+        [sys.executable, "-c", f"{code}('{work.__module__}:work')"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    with left:
+        assert left.stdin is not None
+        left.stdin.write(b'{"item": {"do": "hang"}, "bytes": null}\n')
+        left.stdin.flush()
+        assert left.wait(timeout=120) == -signal.SIGALRM
 
 
 def test_whoever_stops_asking_leaves_no_process(reporter: EventFile) -> None:

@@ -147,6 +147,7 @@ def test_a_mask_is_taken_at_the_pictures_size() -> None:
     [
         (b"no picture", "no sound PNG"),
         (png(Image.new("L", (50, 50), 255)), "50 × 50"),
+        (png(Image.new("L", (2500, 2000), 255)), "more than its picture"),
         (png(Image.new("L", (50, 40), 0)), "covers nothing"),
         (png(Image.new("L", (50, 40), 255))[:60], "no sound PNG"),
     ],
