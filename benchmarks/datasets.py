@@ -24,7 +24,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks import datasets_pairs
-from benchmarks.harness import Bars, Figures, bar, say
+from benchmarks.harness import Bars, Figures, Parts, bar, say
 from masuka.datasets import intake
 from masuka.jobs.reporter import EventFile
 from masuka.studio import Studio
@@ -42,19 +42,9 @@ SECONDS_BETWEEN_SAMPLES = 0.25
 MIB = 2**20
 
 
-def measure() -> tuple[Figures, Bars]:
-    """Figures and bars of all parts.
-
-    `load_before` is how many other processes wanted a core in the minute before: with more
-    than none, what is measured by the clock is the machine's others' as much as ours.
-    """
-    figures: Figures = {"load_before": os.getloadavg()[0]}
-    bars: Bars = {}
-    for part in (speed, ten_thousand, captions, datasets_pairs.measure):
-        found = part()
-        figures |= found[0]
-        bars |= found[1]
-    return figures, bars
+def parts() -> Parts:
+    """Every figure of data sets, and which have a goal; in parts, the quick ones first."""
+    return {"speed": speed, "captions": captions, "pairs": datasets_pairs.measure, "ten_thousand": ten_thousand}
 
 
 def speed() -> tuple[Figures, Bars]:

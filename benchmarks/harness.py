@@ -38,7 +38,7 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "datasets": Benchmark("pictures taken in, memory, a large grid, captions typed, copies found", "benchmarks.datasets:measure"),
+    "datasets": Benchmark("pictures taken in, memory, a large grid, captions typed, copies found", "benchmarks.datasets:parts", in_parts=True),
     "hosting": Benchmark("saves that survive, a machine that is lost, killed trainings, the door", "benchmarks.hosting:parts", in_parts=True),
     "pocket": Benchmark("the built-in model: prompts followed, speed, what a LoRA learns", "benchmarks.pocket:measure"),
     "spine": Benchmark("start, queue, drawing and training against plain loops", "benchmarks.spine:measure"),
