@@ -48,7 +48,7 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         vectors=_vectors(rows, params.get("embedder", ""), thumbnail, reporter),
         check=reporter.check,
     )
-    reporter.tell("findings", rows=found)
+    reporter.tell("findings", rows=found, looked=[row["sha256"] for row in rows])
     counts: dict[str, int] = {}
     for finding in found:
         counts[finding["kind"]] = counts.get(finding["kind"], 0) + 1

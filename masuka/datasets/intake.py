@@ -22,7 +22,7 @@ from masuka.datasets.decoding import shrunk
 from masuka.datasets.exchange import forget_asked
 from masuka.datasets.keeping import Encoded, keep, keep_staged
 from masuka.datasets.layouts import TRIGGER_MARK
-from masuka.datasets.ledger import Ledger
+from masuka.datasets.ledger import Ledger, rows_of_added
 from masuka.datasets.taking import PICTURE, THUMBNAIL, scores_of, take
 from masuka.errors import InvalidInput, MasukaError
 from masuka.jobs.reporter import Reporter
@@ -180,6 +180,11 @@ def look(intake: Intake, params: dict[str, Any]) -> None:
     """Tells what is wrong with the set as it is now; a large one is left for later."""
     if not intake.added:
         return
+    # What other imports added since this one was asked for is compared too.
+    for row in rows_of_added(intake.folder):
+        if row["sha256"] not in intake.known_sha256:
+            intake.known_sha256.add(row["sha256"])
+            intake.rows.append(row)
     total = len(intake.known_sha256)
     if len(intake.rows) < total or total > MOST_LOOKED_AT:
         intake.reporter.note("The whole set has not been looked through; the doctor does it when asked.")
@@ -193,7 +198,7 @@ def look(intake: Intake, params: dict[str, Any]) -> None:
         thumbnail=doctor.thumbnails_in(intake.folder),
         check=intake.reporter.check,
     )
-    intake.reporter.tell("findings", rows=found)
+    intake.reporter.tell("findings", rows=found, looked=[row["sha256"] for row in intake.rows])
 
 
 def _forget(given: Sequence[str], files: Sequence[Path]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from masuka.datasets.keeping import thumbnail_of
+
 NAME = "imports.jsonl"
 
 
@@ -34,6 +36,12 @@ class Ledger:
         line = {"job": self._token, "key": key, "what": what, "source": source, "sha256": sha256, **about}
         with self._file.open("ab") as file:
             file.write(json.dumps(line).encode() + b"\n")
+
+
+def rows_of_added(folder: Path) -> list[dict[str, Any]]:
+    """What every import noted of the pictures that it added and that are still there."""
+    added = [line for line in _lines(folder / NAME) if line["what"] == "added" and line.get("row")]
+    return [line["row"] for line in added if thumbnail_of(folder / line["sha256"][:16]).is_file()]
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -21,12 +21,18 @@ def _scores(store: Store, actor: Actor, job: Job, about: dict[str, Any]) -> None
 
 
 def _findings(store: Store, actor: Actor, job: Job, about: dict[str, Any]) -> None:
-    """Replaces the findings of the job's data set; rows name pictures by their SHA-256."""
-    findings.set_findings(store, actor=actor, dataset_id=job.params["dataset_id"], rows=about["rows"])
+    """Replaces the findings of the pictures that the job looked at, by their SHA-256."""
+    findings.set_findings(
+        store,
+        actor=actor,
+        dataset_id=job.params["dataset_id"],
+        rows=about["rows"],
+        looked=about.get("looked"),
+    )
 
 
 def _caption(store: Store, actor: Actor, job: Job, about: dict[str, Any]) -> None:
-    """Takes a captioner's caption; one that corrects `was` only where that still stands."""
+    """Takes a captioner's caption, where what it was asked to replace still stands."""
     if _there(store, actor, job, about["picture_id"]) and _stands(store, actor, about):
         pictures.set_told_caption(
             store,

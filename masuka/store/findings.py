@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,20 @@ class Finding:
     about: dict[str, Any]
 
 
-def set_findings(db: Store, *, actor: Actor, dataset_id: int, rows: Sequence[Mapping[str, Any]]) -> int:
-    """How many findings the set has now; those of before are gone.
+def set_findings(
+    db: Store,
+    *,
+    actor: Actor,
+    dataset_id: int,
+    rows: Sequence[Mapping[str, Any]],
+    looked: Sequence[str] | None = None,
+) -> int:
+    """How many findings were kept; those of before about the same pictures are gone.
 
-    A row names its picture, and another one, by `sha256` and `other_sha256`; rows of
-    pictures that are not there any more are passed over. Raises NotFound for the set.
+    `looked` names the pictures that were looked at, by SHA-256, None for all of the set:
+    what came while a job looked keeps its findings. A row names its picture, and another
+    one, by `sha256` and `other_sha256`; rows about pictures that are not there any more
+    are passed over. Raises NotFound for the set.
     """
     actor.must_edit()
     with db.write() as conn:
@@ -38,8 +48,10 @@ def set_findings(db: Store, *, actor: Actor, dataset_id: int, rows: Sequence[Map
             row["sha256"]: row["id"]
             for row in conn.query("SELECT id, sha256 FROM pictures WHERE dataset_id = ?", [dataset_id])
         }
-        conn.table("findings").delete_where("dataset_id = ?", [dataset_id])
-        kept = [row for row in rows if row["sha256"] in known]
+        gone = set(known if looked is None else looked)
+        about = json.dumps([id for sha256, id in known.items() if sha256 in gone])
+        conn.execute("DELETE FROM findings WHERE picture_id IN (SELECT value FROM json_each(?))", [about])
+        kept = [row for row in rows if row["sha256"] in known and row.get("other_sha256", row["sha256"]) in known]
         conn.table("findings").insert_all(
             encode({
                 "dataset_id": dataset_id, "picture_id": known[row["sha256"]], "kind": row["kind"],

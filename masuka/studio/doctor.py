@@ -60,29 +60,27 @@ class Doctor:
         self._jobs = Jobs(context)
 
     def look(self, dataset_id: int) -> Job:
-        """The job that measures what is new and compares all; the same while it waits."""
+        """The job that measures what is new and compares all; the same while it waits.
+
+        One that waits looks at the pictures of now; where it would judge otherwise than is
+        asked for now, another one takes its place.
+        """
         self._context.actor.must_edit()
         dataset = self._dataset(dataset_id)
-        waiting = self._jobs.list(dataset_id=dataset_id, kind="check_dataset", states=["queued"], limit=1)
-        if waiting:
-            return waiting[0]
         folder = self._folder(dataset_id)
         folder.mkdir(parents=True, exist_ok=True)
         checking.write_rows(map(self._row, self._every(dataset_id)), folder / _ROWS)
-        models = self._context.workspace.models
+        params = self._params(dataset, folder)
+        waiting = self._jobs.list(dataset_id=dataset_id, kind="check_dataset", states=["queued"], limit=20)
+        alike = [job for job in waiting if job.params == params]
+        self._jobs.cancel([job.id for job in waiting if job not in alike])
+        if alike:
+            return alike[0]
         return self._jobs.add(
             "check_dataset",
             title=f"Looking at {dataset.name}",
             request={"dataset_id": dataset_id},
-            params={
-                "dataset_id": dataset_id,
-                "folder": str(folder),
-                "rows": str(folder / _ROWS),
-                "strictness": dataset.options.get("strictness", "basic"),
-                "resolution_px": dataset.options.get("resolution_px", 0),
-                "class_word": dataset.class_word,
-                "embedder": str(embedding.folder_in(models)) if embedding.is_here(models) else "",
-            },
+            params=params,
             dataset_id=dataset_id,
             character_id=dataset.character_id,
         )
@@ -221,6 +219,19 @@ class Doctor:
             request={"model": embedding.REPO},
             params=embedding.download_params(self._context.workspace.models),
         )
+
+    def _params(self, dataset: Dataset, folder: Path) -> dict[str, Any]:
+        """What the job that looks must know."""
+        models = self._context.workspace.models
+        return {
+            "dataset_id": dataset.id,
+            "folder": str(folder),
+            "rows": str(folder / _ROWS),
+            "strictness": dataset.options.get("strictness", "basic"),
+            "resolution_px": dataset.options.get("resolution_px", 0),
+            "class_word": dataset.class_word,
+            "embedder": str(embedding.folder_in(models)) if embedding.is_here(models) else "",
+        }
 
     def _crop(self, dataset_id: int, kind: str, ids: Sequence[int], part: str) -> int:
         """Crops one by one: a picture without a face must not stop the others."""

@@ -177,3 +177,15 @@ def test_an_index_serves_each_order(store: Store, dataset: datasets.Dataset, sor
 def test_numbers_are_listed_as_pictures_are(store: Store, dataset: datasets.Dataset, only: str) -> None:
     ids = pictures.list_picture_ids(store, actor=OWNER, dataset_id=dataset.id, only=only)
     assert ids == [p.id for p in walked(store, dataset.id, only=only)]
+
+
+def test_who_looked_at_some_pictures_leaves_the_findings_of_others(
+    store: Store, dataset: datasets.Dataset
+) -> None:
+    one, other = (f"{number:064x}" for number in (1, 2))
+    told = [{"sha256": sha256, "kind": "dark", "severity": "bad"} for sha256 in (one, other)]
+    findings.set_findings(store, actor=OWNER, dataset_id=dataset.id, rows=told)
+    later = [{"sha256": one, "kind": "blurred", "severity": "bad"}]
+    copy = {"sha256": one, "kind": "duplicate", "severity": "bad", "other_sha256": "of one that is deleted"}
+    findings.set_findings(store, actor=OWNER, dataset_id=dataset.id, rows=[*later, copy], looked=[one])
+    assert findings.count_findings(store, actor=OWNER, dataset_id=dataset.id) == {"blurred": 1, "dark": 1}

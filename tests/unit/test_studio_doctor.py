@@ -76,6 +76,32 @@ def messy(taken_in: Path, tmp_path: Path) -> Iterator[Messy]:
         yield Messy(studio, 1)
 
 
+def test_two_imports_that_were_asked_for_at_once_are_compared(studio: Studio, tmp_path: Path) -> None:
+    dataset = studio.datasets.create(name="Set", trigger_word="mira7", class_word="robot")
+    lots = {"one": [1, 2], "two": [6, 3]}
+    changed = {"one": 1, "two": 2}  # a copy within the first lot, and one across the two
+    for lot, seeds in lots.items():
+        (tmp_path / lot).mkdir()
+        for seed in seeds:
+            scenes.scene(seed, SIZE).save(tmp_path / lot / f"{lot}{seed}.png")
+        copy = scenes.recompressed(scenes.scene(changed[lot], SIZE), random.Random(2))
+        copy.save(tmp_path / lot / f"{lot}-copy.png")
+    asked = [studio.datasets.add_pictures(dataset.id, [tmp_path / lot]) for lot in lots]
+    for job in asked:
+        studio.jobs.wait(job)
+    assert studio.doctor.report(dataset.id).counts == {"near_duplicate": 2}
+
+
+def test_the_strictness_of_last_is_the_one_that_counts(messy: Messy) -> None:
+    studio = messy.studio
+    studio.doctor.set_strictness(messy.id, "strict")
+    first = studio.doctor.look(messy.id)
+    studio.doctor.set_strictness(messy.id, "basic")
+    second = studio.doctor.look(messy.id)
+    assert (first.params["strictness"], second.params["strictness"]) == ("strict", "basic")
+    assert studio.jobs.get(first.id).state == "cancelled" and studio.doctor.look(messy.id).id == second.id
+
+
 def test_an_import_is_looked_at(messy: Messy) -> None:
     studio = messy.studio
     report = studio.doctor.report(messy.id)
