@@ -14,7 +14,7 @@ from PIL import Image
 
 from masuka.datasets.buckets import Focus
 from masuka.datasets.edits import through
-from masuka.requests.edits import Crop, PictureEdits
+from masuka.requests.edits import SMALLEST_CROP, Crop, PictureEdits
 
 Part = Literal["face", "half", "body", "smart"]
 PARTS: dict[Part, str] = {
@@ -31,6 +31,8 @@ _REACH = {"half": (1.7, 0.7, 3.4), "body": (3.0, 0.9, 8.5)}
 eighth of a standing person, and a detector's box is less than the head."""
 _DETAIL_KEPT = 0.96
 _DETAIL_PX = 128
+_LEAST_SIDE = SMALLEST_CROP + 0.001
+"""A little more than a recipe asks for, so that rounding leaves enough."""
 _LEAST_DETAIL = 0.5
 """A crop to the detail keeps at least this much of each side."""
 
@@ -90,11 +92,11 @@ def crop_to(face: Face, part: Part, width: int, height: int) -> Crop:
     if part == "face":
         side = FACE_ROOM * max(face.width * width, face.height * height)
         x, y = face.centre
-        return _fitted(x - side / 2 / width, y - side / 2 / height, side / width, side / height)
+        return _large_enough(_fitted(x - side / 2 / width, y - side / 2 / height, side / width, side / height))
     beside, above, below = _REACH["half" if part == "half" else "body"]
     left, top = face.centre[0] - beside * face.width, face.y - above * face.height
     right, bottom = face.centre[0] + beside * face.width, face.y + below * face.height
-    return _within(left, top, right, bottom)
+    return _large_enough(_within(left, top, right, bottom))
 
 
 def crop_to_detail(small: Image.Image) -> Crop:
@@ -142,6 +144,20 @@ def _fitted(left: float, top: float, width: float, height: float) -> Crop:
     left = min(max(middle_x - width / 2, 0.0), 1 - width)
     top = min(max(middle_y - height / 2, 0.0), 1 - height)
     return _within(left, top, left + width, top + height)
+
+
+def _large_enough(crop: Crop) -> Crop:
+    """The crop, grown where a side is shorter than a recipe takes: a far or cut off face."""
+    left, right = _grown(crop[0], crop[2])
+    top, bottom = _grown(crop[1], crop[3])
+    return _within(left, top, right, bottom)
+
+
+def _grown(low: float, high: float) -> tuple[float, float]:
+    if high - low >= _LEAST_SIDE:
+        return low, high
+    low = min(max((low + high - _LEAST_SIDE) / 2, 0.0), 1 - _LEAST_SIDE)
+    return low, low + _LEAST_SIDE
 
 
 def _within(left: float, top: float, right: float, bottom: float) -> Crop:

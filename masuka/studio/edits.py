@@ -74,14 +74,15 @@ class Edits:
         Raises InvalidInput, also for another background where nothing is cut out.
         """
         self._context.actor.must_edit()
-        picture = self._datasets.picture(picture_id)
-        before = Recipe.from_row(picture.edits)
-        wanted = parsed(PictureEdits, before.edits.as_dict() if edits is None else edits, values)
-        if wanted.background != "keep" and not before.matte_sha256:
-            raise InvalidInput(
-                "The character is not cut out of this picture.", "Cut it out first.", field="background"
-            )
-        return self._keep(picture, replace(before, edits=wanted))
+        with self._context.store.write():  # else two who edit at once lose what one of them did
+            picture = self._datasets.picture(picture_id)
+            before = Recipe.from_row(picture.edits)
+            wanted = parsed(PictureEdits, before.edits.as_dict() if edits is None else edits, values)
+            if wanted.background != "keep" and not before.matte_sha256:
+                raise InvalidInput(
+                    "The character is not cut out of this picture.", "Cut it out first.", field="background"
+                )
+            return self._keep(picture, replace(before, edits=wanted))
 
     def reset(self, picture_ids: Sequence[int]) -> int:
         """How many pictures are shown as they came again; what was painted is kept."""
@@ -112,16 +113,15 @@ class Edits:
                 "Check the data set first, then crop.",
             )
         look = sum(not faces_of(p.scores) for p in chosen) <= LOOKED_AT_ONCE
-        cropped: list[tuple[Picture, Recipe]] = []
-        for picture in chosen:
-            recipe = Recipe.from_row(picture.edits)
-            crop = self._crop(picture, recipe, part, look=look)
-            if crop is not None:
-                edits = PictureEdits.parse({**recipe.edits.as_dict(), "crop": crop})
-                cropped.append((picture, replace(recipe, edits=edits)))
+        found = {p.id: self._crop(p, Recipe.from_row(p.edits), part, look=look) for p in chosen}
+        cropped = {id: crop for id, crop in found.items() if crop is not None}
         with self._context.store.write():
-            for picture, recipe in cropped:
-                self._keep(picture, recipe)
+            for id, crop in cropped.items():
+                # Looking took its time: what else was changed meanwhile stays.
+                now = self._datasets.picture(id)
+                recipe = Recipe.from_row(now.edits)
+                edits = PictureEdits.parse({**recipe.edits.as_dict(), "crop": crop})
+                self._keep(now, replace(recipe, edits=edits))
         if chosen and not cropped:
             raise InvalidInput(
                 "No face was found in this picture."
@@ -138,12 +138,13 @@ class Edits:
         White is learnt from, black hardly. Raises InvalidInput.
         """
         self._context.actor.must_edit()
-        picture = self._datasets.picture(picture_id)
-        recipe, sha256 = Recipe.from_row(picture.edits), ""
+        picture, sha256 = self._datasets.picture(picture_id), ""
         if png is not None:
             mask = masks.read_mask(png, picture.width, picture.height)
             sha256 = masks.keep(mask, "masks", self._folder(picture), picture.sha256)
-        return self._keep(picture, replace(recipe, mask_sha256=sha256))
+        with self._context.store.write():
+            recipe = Recipe.from_row(self._datasets.picture(picture_id).edits)
+            return self._keep(picture, replace(recipe, mask_sha256=sha256))
 
     def mask(self, picture_id: int) -> Path | None:
         """The mask's file, white where it counts, of the picture's size; None for none."""
@@ -254,11 +255,10 @@ class Edits:
         """The same, changed; takes effect for trainings that start from now on."""
         self._context.actor.must_edit()
         store, actor = self._context.store, self._context.actor
-        dataset = self._datasets.get(dataset_id)
-        before = dataset.options.get(_AUGMENT, {}) if augment is None else augment
-        wanted = parsed(Augment, before, values)
         with store.write():
             options = dict(sets.get_dataset(store, actor=actor, id=dataset_id).options)
+            before = options.get(_AUGMENT, {}) if augment is None else augment
+            wanted = parsed(Augment, before, values)
             options[_AUGMENT] = wanted.model_dump(mode="json", exclude_defaults=True)
             sets.set_dataset(store, actor=actor, id=dataset_id, options=options)
         return self.augment(dataset_id)

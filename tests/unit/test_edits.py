@@ -6,7 +6,9 @@ import errno
 import io
 import math
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from PIL import Image
 
 from masuka import Settings, Studio
 from masuka.config import Workspace
-from masuka.datasets import faces, masks, rendered
+from masuka.datasets import crops, faces, masks, rendered
 from masuka.datasets.background import cut_out
 from masuka.datasets.buckets import Shape, crop_window, cut_of, scaled_size
 from masuka.datasets.edits import Recipe, edited_size, render, through, version_of
@@ -451,3 +453,52 @@ def test_a_full_disk_is_said_and_leaves_nothing(
         studio.edits.set_mask(photo.id, png(Image.new("L", (320, 320), 255)))
     folder = studio.workspace.resolve(photo.file).parent
     assert [f for name in ("masks", "previews") for f in (folder / name).glob("*") if f.is_file()] == []
+
+
+@pytest.mark.parametrize("part", crops.PARTS)
+@given(
+    box=st.tuples(st.floats(-0.1, 1), st.floats(-0.1, 1), st.floats(0.0005, 1.2), st.floats(0.0005, 1.2)),
+    size=st.sampled_from([(4000, 3000), (64, 64), (3000, 1000), (800, 8000)]),
+)
+def test_every_crop_to_a_face_is_one_that_a_recipe_takes(
+    part: crops.Part, box: tuple[float, float, float, float], size: tuple[int, int]
+) -> None:
+    seen = crops.turned([crops.Face(*box, 0.9)], *size, PictureEdits())
+    for face in seen:
+        crop = crops.crop_to(face, part, *size)
+        assert PictureEdits(crop=crop).crop in (crop, None)
+
+
+def test_what_is_changed_while_a_crop_is_looked_for_stays(
+    studio: Studio, photo: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = cat(studio, photo)
+    look = crops.crop_to_detail
+
+    def mirrored_meanwhile(small: Image.Image) -> crops.Crop:
+        studio.edits.set(one.id, flip=True)
+        return look(small)
+
+    monkeypatch.setattr(crops, "crop_to_detail", mirrored_meanwhile)
+    studio.edits.crop_to([one.id], "smart")
+    recipe = studio.edits.recipe(one.id)
+    assert recipe.flip and recipe.crop is not None
+
+
+def test_two_who_edit_at_once_lose_nothing(studio: Studio, photo: Picture) -> None:
+    started = threading.Barrier(2)
+
+    def change(values: dict[str, Any], augment: dict[str, Any]) -> None:
+        started.wait()
+        studio.edits.set(photo.id, **values)
+        studio.edits.set_augment(photo.dataset_id, **augment)
+
+    for _ in range(20):
+        studio.edits.reset([photo.id])
+        studio.edits.set_augment(photo.dataset_id, {})
+        changes = (({"flip": True}, {"flip": True}), ({"turn": 90}, {"brightness": 0.2}))
+        with ThreadPoolExecutor(2) as both:
+            for done in [both.submit(change, *given) for given in changes]:
+                done.result()
+        recipe, augment = studio.edits.recipe(photo.id), studio.edits.augment(photo.dataset_id).augment
+        assert (recipe.flip, recipe.turn, augment.flip, augment.brightness) == (True, 90, True, 0.2)
