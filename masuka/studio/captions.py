@@ -211,14 +211,18 @@ class Captions:
 
     def even_out(self, dataset_id: int) -> int:
         """How many captions got the words that the set uses most for one thing."""
-        texts = self._texts(dataset_id)
-        even = wording.settled(texts)
-        return self._write(dataset_id, "one wording", {id: even[id] for id in texts if even[id] != texts[id]})
+        self._context.actor.must_edit()
+        with self._context.store.write():
+            texts = self._texts(dataset_id)
+            even = wording.settled(texts)
+            new = {id: even[id] for id in texts if even[id] != texts[id]}
+            return self._write(dataset_id, "one wording", new)
 
     def _change_tags(self, dataset_id: int, what: str, change: Any) -> int:
-        texts = self._texts(dataset_id)
-        held = {id: text for id, text in texts.items() if text}
-        return self._write(dataset_id, what, {id: new for id, t in held.items() if (new := change(t)) != t})
+        self._context.actor.must_edit()
+        with self._context.store.write():
+            held = {id: text for id, text in self._texts(dataset_id).items() if text}
+            return self._write(dataset_id, what, {id: new for id, t in held.items() if (new := change(t)) != t})
 
     def _write(self, dataset_id: int, what: str, new: Mapping[int, str]) -> int:
         self._context.actor.must_edit()
@@ -287,6 +291,7 @@ class Captions:
             "edits": picture.edits,
             "matte": None if matte is None else str(matte),
             "partial": self._own_words(dataset, picture) if keeps else "",
+            "was": picture.caption,
         }
 
     def _service(self, entry: Entry, wanted: CaptionPictures) -> dict[str, Any]:
@@ -310,7 +315,7 @@ class Captions:
             self._context.store,
             actor=self._context.actor,
             id=dataset.id,
-            options={**dataset.options, OPTION: kept},
+            options={**self._datasets.get(dataset.id).options, OPTION: kept},
         )
 
     def _must_be_quiet(self, dataset: Dataset) -> None:

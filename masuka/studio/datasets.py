@@ -83,7 +83,7 @@ class Datasets:
                     )
                     for picture in self.every_picture(dataset_id)
                 }
-                pictures.set_captions(store, actor=actor, captions=renamed)
+                pictures.set_captions(store, actor=actor, captions=renamed, caption_from=None)
                 # To go back behind this would bring the old trigger word back.
                 caption_changes.forget_changes(store, actor=actor, dataset_id=dataset_id)
         return self.get(dataset_id)
@@ -248,27 +248,28 @@ class Datasets:
         """How many captions one change to many altered; all change or none does."""
         self._context.actor.must_edit()
         wanted = parsed(EditCaptions, request, values)
-        chosen = [self.picture(picture_id) for picture_id in wanted.picture_ids]
-        sets = {p.dataset_id: self.get(p.dataset_id) for p in chosen}
-        altered = {
-            p.id: clean_caption(
-                captions.edit(
-                    p.caption,
-                    wanted,
-                    template=sets[p.dataset_id].caption_template,
-                    trigger_word=sets[p.dataset_id].trigger_word,
-                    class_word=sets[p.dataset_id].class_word,
+        store, actor = self._context.store, self._context.actor
+        with store.write():
+            chosen = [self.picture(picture_id) for picture_id in dict.fromkeys(wanted.picture_ids)]
+            sets = {dataset_id: self.get(dataset_id) for dataset_id in {p.dataset_id for p in chosen}}
+            altered = {
+                p.id: clean_caption(
+                    captions.edit(
+                        p.caption,
+                        wanted,
+                        template=sets[p.dataset_id].caption_template,
+                        trigger_word=sets[p.dataset_id].trigger_word,
+                        class_word=sets[p.dataset_id].class_word,
+                    )
                 )
-            )
-            for p in chosen
-        }
-        changed = {p.id: altered[p.id] for p in chosen if altered[p.id] != p.caption}
-        with self._context.store.write():
+                for p in chosen
+            }
+            changed = {p.id: altered[p.id] for p in chosen if altered[p.id] != p.caption}
             for dataset_id in sets:
                 before = [p for p in chosen if p.id in changed and p.dataset_id == dataset_id]
                 if before:
                     remember(self._context, dataset_id, _EDITS[wanted.action], before)
-            pictures.set_captions(self._context.store, actor=self._context.actor, captions=changed)
+            pictures.set_captions(store, actor=actor, captions=changed)
         return len(changed)
 
     def delete_pictures(self, picture_ids: Sequence[int]) -> int:

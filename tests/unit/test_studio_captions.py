@@ -278,6 +278,41 @@ def test_a_correction_spares_what_a_person_changed_meanwhile(studio: Studio, rob
     assert texts(studio, robots)[:2] == ["my own words", "evened out"]
 
 
+def test_what_is_typed_while_captions_are_written_stays(studio: Studio, robots: Dataset) -> None:
+    first = studio.datasets.every_picture(robots.id)[0]
+    job = studio.captions.start(robots.id)
+    studio.captions.set(first.id, "my own words")
+    studio.jobs.wait(job)
+    written = studio.datasets.every_picture(robots.id)
+    assert (written[0].caption, written[0].caption_from) == ("my own words", "person")
+    assert {picture.caption_from for picture in written[1:]} == {"pocket"}
+
+
+def test_captions_stay_whose_they_are_under_a_new_trigger_word(studio: Studio, robots: Dataset) -> None:
+    studio.jobs.wait(studio.captions.start(robots.id))
+    studio.datasets.update(robots.id, trigger_word="nova9")
+    renamed = studio.datasets.every_picture(robots.id)
+    assert {picture.caption_from for picture in renamed} == {"pocket"}
+    assert all("nova9" in picture.caption for picture in renamed)
+
+
+def test_captions_of_thousands_are_written_at_once(studio: Studio) -> None:
+    dataset = studio.datasets.create(name="Many", trigger_word=TRIGGER, class_word="person")
+    with studio.store.write():
+        for number in range(2000):
+            pictures.add_picture(
+                studio.store, actor=studio.actor, dataset_id=dataset.id, file=f"{number}.png", original_name="a.png",
+                sha256=f"{number:064x}", width=64, height=64, bytes=1, caption=f"number {number}",
+            )  # fmt: skip
+    ids = tuple(p.id for p in studio.datasets.every_picture(dataset.id))
+    statements: list[str] = []
+    with studio.store.read() as conn:
+        conn.conn.set_trace_callback(statements.append)
+    assert studio.captions.edit(action="suffix", text=", nice", picture_ids=ids) == 2000
+    assert sum("count(*)" in s.lower() for s in statements) < 10, "pictures are not counted for each of them"
+    assert texts(studio, dataset)[1999] == "number 1999, nice"
+
+
 def test_a_service_that_is_down_ends_the_job(studio: Studio, colours: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("masuka.providers.vision.HostedSpeaker._rest", lambda self, seconds: None)
     with running(lambda n, image: (503, {}, {})) as service:

@@ -161,7 +161,9 @@ class _Writing:
         self.said[said.picture_id] = said
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(said)) + "\n")
-        self._tell(said.picture_id, None if said.problem else said.caption, said.problem)
+        # What a person typed since the job was asked for stays; nothing would bring it back.
+        was = self.pictures[said.picture_id].get("was")
+        self._tell(said.picture_id, None if said.problem else said.caption, said.problem, was=was)
 
     def _tell(self, id: int, caption: str | None, problem: str = "", *, was: str | None = None) -> None:
         self.reporter.tell(
