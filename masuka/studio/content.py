@@ -149,6 +149,20 @@ def difference(then: Content, now: Content | None, gone: Collection[str]) -> Dif
     )
 
 
+def unseen(then: Content) -> Difference:
+    """The same for a person who may not see the set: told is only that it is so."""
+    return Difference(
+        same=False,
+        kept=len(then.pictures),
+        changed=(),
+        gone=(),
+        left_out=(),
+        added=0,
+        sentences=("Its data set is not shared with you.",),
+        problem="Without its data set it cannot be done again.",
+    )
+
+
 def _described(picture: Picture) -> dict[str, Any]:
     edits = Recipe.from_row(picture.edits).edits
     focus = crops.focus_of(picture.scores, picture.width, picture.height, edits)

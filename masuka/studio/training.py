@@ -10,7 +10,7 @@ from typing import Any
 
 from masuka.datasets import masks
 from masuka.datasets.edits import Recipe
-from masuka.errors import Conflict, InvalidInput
+from masuka.errors import Conflict, InvalidInput, NotFound
 from masuka.families import family_of, train_limits_of
 from masuka.generation import prompts
 from masuka.requests.base import Param, params
@@ -99,7 +99,10 @@ class Training:
         then = content.recorded(run.content, dataset_id=run.dataset_id, character_id=run.character_id)
         now = None
         if run.dataset_id is not None:
-            dataset = self._datasets.get(run.dataset_id)
+            try:
+                dataset = self._datasets.get(run.dataset_id)
+            except NotFound:  # shared is what came of it, not what it learnt from
+                return content.unseen(then)
             kept = [p for p in self._datasets.every_picture(dataset.id) if not p.aside]
             now = content.of(dataset, kept)
         gone = {p["sha256"] for p in then.pictures if not then.problem and self._is_gone(p)}

@@ -25,6 +25,10 @@ ROOM_LEFT_BYTES = 2**30
 """No upload and no download fills the disk further."""
 OUTGOING = "outgoing"
 """Where files are made that are sent once."""
+_ASKED = (
+    "import_pictures", "import_links", "import_hub", "sample_pictures", "export_dataset", "push_dataset",
+)  # fmt: skip
+"""Jobs that find among the uploads what they are about."""
 _NOT_DONE = (*UNFINISHED, "failed", "cancelled")
 
 
@@ -105,11 +109,14 @@ def sweep(studio: Studio) -> int:
 
 
 def _needed(studio: Studio) -> frozenset[Path]:
-    """The sources of every import that is not done."""
+    """The sources of every import that is not done, and what was written down for such jobs."""
     found: set[Path] = set()
-    last: int | None = None
-    while page := studio.jobs.list(kind="import_pictures", states=_NOT_DONE, before_id=last, limit=200):
-        for source in (Path(given).resolve() for job in page for given in job.params.get("sources", [])):
-            found.update((source, *source.parents))
-        last = page[-1].id
+    for kind in _ASKED:
+        last: int | None = None
+        while page := studio.jobs.list(kind=kind, states=_NOT_DONE, before_id=last, limit=200):
+            for params in (job.params for job in page):
+                for given in (*params.get("sources", []), *filter(None, [params.get("asked")])):
+                    source = Path(given).resolve()
+                    found.update((source, *source.parents))
+            last = page[-1].id
     return frozenset(found)

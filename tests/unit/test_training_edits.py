@@ -20,8 +20,10 @@ from masuka.datasets.buckets import Shape, smaller_shape
 from masuka.datasets.varying import PLAIN, Variation, one_sidedness, scale_of, variation, warning
 from masuka.errors import Conflict, InvalidInput, Stop
 from masuka.jobs.reporter import EventFile
+from masuka.requests import Actor
 from masuka.requests.edits import Augment
 from masuka.store import pictures as rows
+from masuka.store import users
 from masuka.training.batches import Batches
 from masuka.training.caches import CacheFolder, Source, Texts, Variety, cache_latents
 from masuka.training.learner import _mean_error
@@ -332,3 +334,17 @@ def test_what_an_older_training_learnt_from_is_shown_as_far_as_known(studio: Stu
     assert differs.sentences == ("Its data set was deleted.",) and "without its files" in differs.problem
     with pytest.raises(Conflict, match="without its files"):
         studio.training.repeat(run.id)
+
+
+def test_who_may_see_a_training_alone_is_told_so(studio: Studio) -> None:
+    bolt = studio.characters.create(name="Bolt", trigger_word="bolt7x", class_word="robot")
+    made = studio.datasets.create(name="Bolt", trigger_word="bolt7x", class_word="robot")
+    studio.jobs.wait(studio.datasets.add_samples(made.id, count=1))
+    run_id = studio.training.start(dataset_id=made.id, character_id=bolt.id).run_id
+    assert run_id is not None
+    kim = users.add_user(studio.store, actor=studio.actor, username="kim", role="editor")
+    studio.people.share(kim.id, "character", bolt.id)
+    theirs = studio.acting_as(Actor(kim.id, "editor", "kim"))
+    assert theirs.training.content(run_id).sentences == ("Its data set is not shared with you.",)
+    with pytest.raises(Conflict, match="cannot be done again"):
+        theirs.training.repeat(run_id)

@@ -49,6 +49,16 @@ def test_only_old_uploads_that_no_job_needs_are_forgotten(studio: Studio) -> Non
     assert [f.exists() for f in (lost, waiting, cancelled, fresh)] == [False, True, True, True]
 
 
+def test_what_was_written_down_for_a_job_waits_with_it(studio: Studio) -> None:
+    dataset = studio.datasets.create(name="Bolt", trigger_word="mira7x")
+    studio.jobs.wait(studio.datasets.add_samples(dataset.id, count=2))
+    packing, fetching = studio.datasets.export_job(dataset.id), studio.datasets.add_links(dataset.id, "https://a.example/b.png")
+    for job in (packing, fetching):
+        aged(Path(job.params["asked"]))
+    assert uploads.sweep(studio) == 0
+    assert (studio.jobs.wait(packing).result or {})["pictures"] == 2
+
+
 def test_a_finished_import_leaves_no_folder_and_what_it_left_is_swept(studio: Studio) -> None:
     folder = upload(studio, "a")
     done = studio.jobs.wait(import_of(studio, folder))
