@@ -21,8 +21,9 @@ from masuka.studio import Studio
 from masuka.ui import captioning, forms
 from masuka.ui.cards import selection_bar
 from masuka.ui.kit import Outcome, Payload, Region, id_of, values_of
-from masuka.ui.markup import VERSION_DIGITS, attributes, button, card, esc, media, picture
+from masuka.ui.markup import VERSION_DIGITS, attributes, button, card, esc, picture
 from masuka.ui.parts import nothing_yet
+from masuka.ui.pictures import full, thumbnail
 from masuka.ui.view import View
 from masuka.ui.words import plural
 
@@ -130,14 +131,13 @@ def problems_of(studio: Studio, dataset_id: int) -> dict[int, list[str]]:
 def row(shown: Picture, marks: Sequence[str]) -> str:
     """One row of the table; `data-v` changes with anything that it shows."""
     name = esc(shown.original_name)
-    src = media("picture", shown.id, thumbnail=True, sha256=shown.sha256)
     said = "".join(f"<li>{esc(mark)}</li>" for mark in marks)
     body = (
         f'<div role="gridcell" class="pick-cell"><label class="pick"><input type="checkbox" data-pick="{shown.id}" '
         f'data-cell tabindex="-1" aria-label="Select {name}"></label></div>'
-        f'<div role="gridcell" class="thumb-cell"><figure class="tile" data-full="{media("picture", shown.id)}" '
+        f'<div role="gridcell" class="thumb-cell"><figure class="tile" data-full="{full(shown)}" '
         f'data-side="fragment/picture/{shown.id}"><button type="button" class="open" data-open data-cell tabindex="-1" '
-        f'aria-label="Show {name}">{picture(src, "")}</button></figure></div>'
+        f'aria-label="Show {name}">{picture(thumbnail(shown), "")}</button></figure></div>'
         f'<div role="gridcell" class="text-cell" data-text data-cell tabindex="-1" dir="auto" '
         f'data-name="{name}">{esc(shown.caption)}</div>'
         f'<div role="gridcell" class="marks-cell"><ul>{said}</ul><span class="tokens" data-count></span></div>'

@@ -15,6 +15,7 @@ from masuka.store import pictures, users
 from masuka.studio import Studio
 from masuka.ui import captioning, captions, exporting, sheet
 from masuka.ui.captions import Shown
+from masuka.ui.pictures import thumbnail
 from masuka.ui.roles import without_forbidden
 from masuka.ui.view import View
 
@@ -68,6 +69,15 @@ def test_a_row_is_text_and_knows_when_it_changed(studio: Studio) -> None:
     assert before.split('data-v="')[1][:8] != after.split('data-v="')[1][:8]
 
 
+def test_a_row_shows_the_picture_as_it_is_edited(studio: Studio) -> None:
+    (picture_id,) = add(studio, "mira7x")
+    before, _, _ = captions.more_rows(studio, Shown(1), 0)
+    studio.edits.set(picture_id, turn=90)
+    after, _, _ = captions.more_rows(studio, Shown(1), 0)
+    shown = thumbnail(studio.datasets.picture(picture_id)).replace("&", "&amp;")
+    assert shown in after and shown not in before  # an address that is kept for a day
+
+
 def test_only_problems_are_those_of_the_doctor_and_of_captioners(studio: Studio) -> None:
     ids = add(studio, "mira7x well", "", "no word of it", "mira7x but")
     pictures.set_told_caption(
@@ -78,6 +88,17 @@ def test_only_problems_are_those_of_the_doctor_and_of_captioners(studio: Studio)
     assert [p.id for p in captions.chosen(studio, Shown(1, only_problems=True), marks)] == ids[1:]
     studio.datasets.set_aside([ids[1], ids[3]])
     assert set(captions.problems_of(studio, 1)) == {ids[2]}
+
+
+def test_what_is_set_aside_is_not_asked_for_again(studio: Studio) -> None:
+    (one,) = add(studio, "mira7x")
+    pictures.set_told_caption(
+        studio.store, actor=studio.actor, id=one, caption=None, caption_from="", problem="It was refused."
+    )
+    view = View(tab="datasets", dataset=1, part="captions")
+    assert "1 picture could not be captioned" in captioning.draw_captioning(studio, view)
+    studio.datasets.set_aside([one])
+    assert captioning.draw_captioning(studio, view) == ""
 
 
 def test_a_caption_is_saved_once_and_not_over_another_ones(studio: Studio) -> None:

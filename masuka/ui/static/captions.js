@@ -318,6 +318,11 @@
       const [a, b] = [mine, node].map((line) => line.querySelector(part));
       if (a.innerHTML !== b.innerHTML) a.replaceChildren(...b.childNodes);
     }
+    const [seenNow, drawn] = [mine, node].map((line) => line.querySelector("figure"));
+    if (seenNow.dataset.full !== drawn.dataset.full) {
+      seenNow.dataset.full = drawn.dataset.full;
+      seenNow.querySelector("img").src = drawn.querySelector("img").getAttribute("src");
+    }
     if (edit && edit.sending) { mine.dataset.v = ""; return; } /* the answer is on its way */
     if (edit && theirs === edit.saved) return;
     if (edit && (dirty(edit) || (editor && editor.edit === edit))) { edit.theirs = theirs; show(edit); return; }
