@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from masuka.studio import Studio
 from masuka.ui.cards import UNFINISHED, job_card
 from masuka.ui.kit import Outcome, Payload, Region, ids_of, key_of
@@ -9,6 +11,8 @@ from masuka.ui.markup import button
 from masuka.ui.view import View
 from masuka.ui.words import plural
 
+MOST_UNDONE = 1000
+"""Recipes in one action: more do not fit into what the page may send."""
 KINDS = ("cut_out_pictures", "find_faces")
 
 
@@ -40,6 +44,13 @@ def detector(studio: Studio) -> tuple[str, str]:
         f"Faces are found by {found.title}: people who look at the camera. YuNet finds turned and small ones too."
     )
     return how, button("Download YuNet (0.2 MB)", "datasets-detector")
+
+
+def undo_edits(studio: Studio, ids: Sequence[int]) -> tuple[str, dict[str, object]] | None:
+    """The action that brings back how these pictures are edited now; None for too many."""
+    if len(ids) > MOST_UNDONE:
+        return None
+    return "datasets-edit", {"recipes": [[id, studio.edits.recipe(id).as_dict()] for id in ids]}
 
 
 def on_detector(studio: Studio, payload: Payload, view: View) -> Outcome:

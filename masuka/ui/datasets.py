@@ -25,9 +25,10 @@ def draw_head(studio: Studio, view: View) -> str:
     dataset = studio.datasets.get(view.dataset)
     train = add = ""
     if dataset.picture_count:
-        if view.part not in ("add", "settings"):  # they have a next step of their own
+        may = studio.actor.role != "viewer"
+        if may and view.part not in ("add", "settings"):  # they have a next step of their own
             train = go("Train on this set", look="primary", tab="training", dataset=dataset.id)
-        if view.part != "add" and studio.actor.role != "viewer":
+        if may and view.part != "add":
             add = go("Add pictures", look="plain", part="add", name="datasets-add-more")
     about = f"{plural(dataset.picture_count, 'picture')} · called by <code>{esc(dataset.trigger_word)}</code> · {esc(dataset.class_word)}"
     return (

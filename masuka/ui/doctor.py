@@ -107,13 +107,18 @@ def on_remedy(studio: Studio, payload: Payload, view: View) -> Outcome:
     dataset_id, kind = id_of(payload), str(payload.get("kind", ""))
     if kind not in KINDS:
         raise InvalidInput("The doctor knows no such finding.", "Reload the page.")
+    if KINDS[kind].does != "aside":
+        meant = [p.id for p in studio.datasets.pictures(dataset_id, only=kind, limit=MOST_AT_ONCE)]
+        undo = cutting.undo_edits(studio, meant)
+        changed = studio.doctor.apply(dataset_id, kind)
+        return Outcome(f"{plural(changed, 'picture')} cropped.", undo=undo if changed else None)
     before = kept_ids(studio, dataset_id)
-    changed = studio.doctor.apply(dataset_id, kind)
+    studio.doctor.apply(dataset_id, kind)
     after = set(kept_ids(studio, dataset_id))
     gone = [id for id in before if id not in after]
-    if gone:
-        return Outcome(f"{plural(len(gone), 'picture')} set aside.", undo=take_back(gone))
-    return Outcome(f"{plural(changed, 'picture')} changed." if changed else "Nothing was left to do.")
+    if not gone:
+        return Outcome("Nothing was left to do.")
+    return Outcome(f"{plural(len(gone), 'picture')} set aside.", undo=take_back(gone))
 
 
 def on_best(studio: Studio, payload: Payload, view: View) -> Outcome:

@@ -81,7 +81,7 @@ def on_push(studio: Studio, payload: Payload, view: View) -> Outcome:
 
 
 def _pack(studio: Studio, dataset_id: int) -> str:
-    kept = len([p for p in studio.datasets.every_picture(dataset_id) if not p.aside])
+    kept = studio.doctor.report(dataset_id).kept
     choices = "".join(
         f'<div class="captioner layout"><input type="radio" name="layout" value="{value}" id="{PACK}-{value}" '
         f'aria-describedby="{PACK}-{value}-about"{attributes({"checked": value == "zip"})}>'

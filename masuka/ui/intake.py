@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from masuka.requests import params
 from masuka.requests.intake import AddFromHub, AddLinks
 from masuka.store.datasets import Dataset
@@ -30,7 +32,7 @@ def draw_add(studio: Studio, view: View) -> str:
     if view.dataset is None or view.part not in ("", "add"):
         return ""
     dataset = studio.datasets.get(view.dataset)
-    if dataset.picture_count and view.part == "":
+    if view.part == "" and (dataset.picture_count or _fills(studio, dataset.id)):
         return _drop(dataset, "drop slim", "")
     if dataset.picture_count:
         head = f'<div class="row between"><h2>Add pictures</h2>{go("Back to the pictures", part=None)}</div>'
@@ -53,10 +55,16 @@ def draw_progress(studio: Studio, view: View) -> str:
     # What failed is told until it was tried again; looking is told by the doctor.
     shown = [j for j in fills if j.state in UNFINISHED]
     shown += [jobs_of[0] for jobs_of in (fills, looks) if jobs_of and jobs_of[0].state == "failed"]
-    told = [job_card(studio, j) for j in shown]
+    told = [job_card(studio, replace(j, message=_given_name(j.message))) for j in shown]
     if fills and fills[0].state == "done":
         told.append(left_out(fills[0]))
     return "".join(told)
+
+
+def _fills(studio: Studio, dataset_id: int) -> bool:
+    """Whether pictures are on their way: this is drawn once, and they arrive meanwhile."""
+    jobs = studio.jobs.list(dataset_id=dataset_id, states=("queued", "running"), limit=20)
+    return any(job.kind in FILLS for job in jobs)
 
 
 def left_out(job: Job) -> str:

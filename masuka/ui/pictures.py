@@ -32,7 +32,8 @@ from masuka.ui.markup import (
 from masuka.ui.view import View
 from masuka.ui.words import plural
 
-PAGE = 60
+PAGE = 40
+"""With each a thumbnail, so that a cold page stays below 100 requests."""
 GRID = "datasets-grid"
 SORTS = (
     ("added", "As added"),
@@ -120,23 +121,19 @@ def on_crop(studio: Studio, payload: Payload, view: View) -> Outcome:
     if part not in dict(PARTS):
         raise InvalidInput("There is no such crop.", "Choose face, half, body or smart.")
     ids = ids_of(payload)
-    before = _recipes(studio, ids)
+    undo = cutting.undo_edits(studio, ids)
     changed = studio.edits.crop_to(ids, part)  # type: ignore[arg-type]
     missed = len(ids) - changed
     more = f" In {plural(missed, 'picture')} no face was found." if missed else ""
-    return Outcome(
-        f"{plural(changed, 'picture')} cropped.{more}", undo=("datasets-edit", {"recipes": before})
-    )
+    return Outcome(f"{plural(changed, 'picture')} cropped.{more}", undo=undo)
 
 
 def on_reset(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The pictures are shown and learnt from as they came."""
     ids = ids_of(payload)
-    before = _recipes(studio, ids)
+    undo = cutting.undo_edits(studio, ids)
     changed = studio.edits.reset(ids)
-    return Outcome(
-        f"{plural(changed, 'picture')} back to the original.", undo=("datasets-edit", {"recipes": before})
-    )
+    return Outcome(f"{plural(changed, 'picture')} back to the original.", undo=undo)
 
 
 def on_unmask(studio: Studio, payload: Payload, view: View) -> Outcome:
@@ -158,14 +155,10 @@ def on_edit(studio: Studio, payload: Payload, view: View) -> Outcome:
     }
     if not wanted:
         raise InvalidInput("Nothing is selected.", "Choose one or more first.")
-    before = _recipes(studio, list(wanted))
+    undo = cutting.undo_edits(studio, list(wanted))
     for id, recipe in wanted.items():
         studio.edits.set(id, {**studio.edits.recipe(id).as_dict(), **recipe})
-    return Outcome("Saved. The file stays as it is.", undo=("datasets-edit", {"recipes": before}))
-
-
-def _recipes(studio: Studio, ids: Sequence[int]) -> list[list[object]]:
-    return [[id, studio.edits.recipe(id).as_dict()] for id in ids]
+    return Outcome("Saved. The file stays as it is.", undo=undo)
 
 
 def on_caption(studio: Studio, payload: Payload, view: View) -> Outcome:

@@ -17,7 +17,7 @@ from masuka.ui.parts import nothing_yet
 from masuka.ui.view import View
 from masuka.ui.words import number, plural, short
 
-PAGE = 60
+PAGE = 40
 FORM = "trainer-form"
 CUT_FROM = 1 / 3
 """Share of a picture outside of its bucket from which it is pointed out."""

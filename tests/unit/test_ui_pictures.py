@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from masuka.datasets.measures import measure
 from masuka.errors import InvalidInput
 from masuka.store import findings, pictures
 from masuka.studio import Studio
-from masuka.ui import doctor
+from masuka.ui import doctor, intake
 from masuka.ui import pictures as page
 from masuka.ui.view import View
 
@@ -93,6 +94,30 @@ def test_a_remedy_for_all_and_its_way_back(studio: Studio) -> None:
     assert studio.doctor.report(1).aside == 0
     with pytest.raises(InvalidInput):
         doctor.on_remedy(studio, {"id": 1, "kind": "ugly"}, View())
+
+
+def test_a_crop_of_all_and_its_way_back(studio: Studio) -> None:
+    for id in (3, 4):
+        file = studio.workspace.resolve(studio.datasets.picture(id).file)
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((600 + (id - 1) % 7, 600), 60).save(file)
+    studio.edits.set(3, turn=90)
+    rows = [{"sha256": f"{n - 1:064x}", "kind": "narrow", "severity": "doubtful"} for n in (3, 4)]
+    findings.set_findings(studio.store, actor=studio.actor, dataset_id=1, rows=rows)
+    outcome = doctor.on_remedy(studio, {"id": 1, "kind": "narrow"}, View())
+    assert outcome.say == "2 pictures cropped." and outcome.undo is not None
+    assert studio.edits.recipe(4).crop is not None
+    page.on_edit(studio, outcome.undo[1], View())
+    assert studio.edits.recipe(4).crop is None
+    assert (studio.edits.recipe(3).turn, studio.edits.recipe(3).crop) == (90, None)
+
+
+def test_nothing_is_called_empty_while_it_fills(studio: Studio) -> None:
+    new = studio.datasets.create(name="New", trigger_word="new1")
+    view = View(tab="datasets", dataset=new.id)
+    assert "No pictures yet" in intake.draw_add(studio, view)
+    studio.datasets.add_links(new.id, "https://example.com/a.png")
+    assert "No pictures yet" not in intake.draw_add(studio, view)
 
 
 def test_the_best_stay_and_are_taken_back(studio: Studio) -> None:
