@@ -117,4 +117,4 @@ def _colours(caption: str) -> dict[str, set[str]]:
 
 
 def _says(caption: str, words: tuple[str, ...]) -> bool:
-    return any(re.search(rf"\b{re.escape(word)}\b", caption) for word in words)
+    return any(word in caption and re.search(rf"\b{re.escape(word)}\b", caption) for word in words)
