@@ -234,18 +234,9 @@ class Doctor:
         }
 
     def _crop(self, dataset_id: int, kind: str, ids: Sequence[int], part: str) -> int:
-        """Crops one by one: a picture without a face must not stop the others."""
+        """Crops those that can be; what was found about them is mended then."""
         edits = Edits(self._context)
-        done: list[int] = []
-        problem: InvalidInput | None = None
-        for id in ids:
-            try:
-                if edits.crop_to([id], part):  # type: ignore[arg-type]
-                    done.append(id)
-            except InvalidInput as error:
-                problem = error
-        if problem is not None and not done:
-            raise problem
+        done = edits.crop_those(ids, part) if ids else []  # type: ignore[arg-type]  # one of its remedies
         findings.delete_findings(
             self._context.store, actor=self._context.actor, dataset_id=dataset_id, kind=kind, picture_ids=done
         )

@@ -13,13 +13,14 @@ import pytest
 from PIL import Image, ImageFilter
 
 from masuka.config import Settings, Workspace
-from masuka.datasets import checking, doctor, embedding
+from masuka.datasets import checking, doctor, embedding, faces
 from masuka.errors import InvalidInput, NotAllowed, NotFound
 from masuka.pocket import world
 from masuka.requests.actor import Actor
-from masuka.store import pictures, users
+from masuka.store import findings, pictures, users
 from masuka.store.datasets import Dataset
 from masuka.studio import Studio
+from masuka.studio.edits import LOOKED_AT_ONCE
 from tests import scenes
 
 SIZE = (560, 540)
@@ -276,3 +277,22 @@ def test_rows_are_written_whole(tmp_path: Path) -> None:
     checking.write_rows([{"a": 1}, {"a": "ä\n"}], file)
     assert file.read_text(encoding="utf-8").splitlines() == ['{"a": 1}', '{"a": "\\u00e4\\n"}']
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_many_pictures_are_cropped_without_looking_for_faces_in_each(
+    messy: Messy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio, store = messy.studio, messy.studio.store
+    long = studio.datasets.picture(ids_of(studio, messy)["long"])
+    sums = [f"{number:064x}" for number in range(LOOKED_AT_ONCE + 1)]
+    for sha256 in sums:
+        pictures.add_picture(
+            store, actor=studio.actor, dataset_id=messy.id, file=long.file, original_name="long.png", sha256=sha256,
+            width=long.width, height=long.height, bytes=1, caption="",
+        )  # fmt: skip
+    told = [{"sha256": sha256, "kind": "narrow", "severity": "doubtful"} for sha256 in sums]
+    findings.set_findings(store, actor=studio.actor, dataset_id=messy.id, rows=told)
+    looked: list[Any] = []
+    monkeypatch.setattr(faces, "detect", lambda *args, **options: looked.append(args) or [])
+    assert studio.doctor.apply(messy.id, "narrow") == len(sums) and not looked
+    assert "narrow" not in studio.doctor.report(messy.id).counts
