@@ -83,6 +83,14 @@ def get_picture(db: Store, *, actor: Actor, id: int) -> Picture:
     return get_row(db, Picture, table="pictures", noun="picture", id=id, actor=actor)
 
 
+def get_pictures(db: Store, *, actor: Actor, ids: Iterable[int]) -> list[Picture]:
+    """The pictures in that order, each once; raises NotFound for the first that is not there."""
+    wanted = list(dict.fromkeys(ids))
+    where = {"id IN (SELECT value FROM json_each(?))": json.dumps(wanted)}
+    found = {p.id: p for p in list_rows(db, Picture, table="pictures", actor=actor, where=where)}
+    return [found[id] if id in found else get_picture(db, actor=actor, id=id) for id in wanted]
+
+
 ONLY = ("all", "kept", "aside", "doubtful")
 """What a listing shows, besides the pictures with one kind of finding."""
 SORTS = {
@@ -246,7 +254,7 @@ def set_captions(
     """
     actor.must_edit()
     with db.write() as conn:
-        _must_see(db, actor, list(captions))
+        get_pictures(db, actor=actor, ids=captions)
         # In one statement: whoever else writes waits for it, and gives up after five seconds.
         conn.execute(
             "UPDATE pictures SET caption = told.value, caption_from = COALESCE(?, caption_from), "
@@ -254,19 +262,6 @@ def set_captions(
             [caption_from, now_at(), json.dumps({str(id): text for id, text in captions.items()})],
         )
     return len(captions)
-
-
-def _must_see(db: Store, actor: Actor, ids: list[int]) -> None:
-    """Raises NotFound for the first of the pictures that is not there for this person."""
-    sql = (
-        "SELECT id FROM pictures WHERE id IN (SELECT value FROM json_each(?)) "  # noqa: S608
-        f"AND {visible(actor, 'pictures')}"
-    )
-    with db.read() as conn:
-        found = {row["id"] for row in conn.query(sql, [json.dumps(ids)])}
-    for id in ids:
-        if id not in found:
-            get_picture(db, actor=actor, id=id)
 
 
 def set_told_caption(

@@ -230,8 +230,7 @@ class Captions:
         if not new:
             return 0
         with store.write():
-            before = [pictures.get_picture(store, actor=actor, id=id) for id in new]
-            remember(self._context, dataset_id, what, before)
+            remember(self._context, dataset_id, what, pictures.get_pictures(store, actor=actor, ids=new))
             return pictures.set_captions(
                 store, actor=actor, captions={id: clean_caption(t) for id, t in new.items()}
             )

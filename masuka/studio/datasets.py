@@ -250,7 +250,7 @@ class Datasets:
         wanted = parsed(EditCaptions, request, values)
         store, actor = self._context.store, self._context.actor
         with store.write():
-            chosen = [self.picture(picture_id) for picture_id in dict.fromkeys(wanted.picture_ids)]
+            chosen = pictures.get_pictures(store, actor=actor, ids=wanted.picture_ids)
             sets = {dataset_id: self.get(dataset_id) for dataset_id in {p.dataset_id for p in chosen}}
             altered = {
                 p.id: clean_caption(
