@@ -23,6 +23,8 @@ class Ledger:
         self._file = folder / NAME
         self._token = token
         self._lines = list(_lines(self._file))
+        # A kill may have left half a line; it must not take the next one along.
+        self._before = b"\n" if _is_torn(self._file) else b""
         of_job = [line for line in self._lines if line["job"] == token] if token else []
         self.earlier: dict[str, dict[str, Any]] = {line["key"]: line for line in of_job if line["key"]}
 
@@ -35,13 +37,18 @@ class Ledger:
         """Notes one file: `what` is added, duplicate or refused."""
         line = {"job": self._token, "key": key, "what": what, "source": source, "sha256": sha256, **about}
         with self._file.open("ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
+            file.write(self._before + json.dumps(line).encode() + b"\n")
+        self._before = b""
 
 
 def rows_of_added(folder: Path) -> list[dict[str, Any]]:
     """What every import noted of the pictures that it added and that are still there."""
     added = [line for line in _lines(folder / NAME) if line["what"] == "added" and line.get("row")]
     return [line["row"] for line in added if thumbnail_of(folder / line["sha256"][:16]).is_file()]
+
+
+def _is_torn(file: Path) -> bool:
+    return file.is_file() and file.read_bytes()[-1:] not in (b"", b"\n")
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

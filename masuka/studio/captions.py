@@ -211,29 +211,25 @@ class Captions:
 
     def even_out(self, dataset_id: int) -> int:
         """How many captions got the words that the set uses most for one thing."""
-        self._context.actor.must_edit()
-        with self._context.store.write():
-            texts = self._texts(dataset_id)
-            even = wording.settled(texts)
-            new = {id: even[id] for id in texts if even[id] != texts[id]}
-            return self._write(dataset_id, "one wording", new)
+        texts = self._texts(dataset_id)
+        return self._write(dataset_id, "one wording", texts, wording.settled(texts))
 
     def _change_tags(self, dataset_id: int, what: str, change: Any) -> int:
-        self._context.actor.must_edit()
-        with self._context.store.write():
-            held = {id: text for id, text in self._texts(dataset_id).items() if text}
-            return self._write(dataset_id, what, {id: new for id, t in held.items() if (new := change(t)) != t})
+        held = {id: text for id, text in self._texts(dataset_id).items() if text}
+        return self._write(dataset_id, what, held, {id: change(text) for id, text in held.items()})
 
-    def _write(self, dataset_id: int, what: str, new: Mapping[int, str]) -> int:
+    def _write(self, dataset_id: int, what: str, old: Mapping[int, str], new: Mapping[int, str]) -> int:
+        """How many captions were changed; one that is not the old one any more is left alone."""
         self._context.actor.must_edit()
         store, actor = self._context.store, self._context.actor
-        if not new:
-            return 0
+        wanted = {id: clean_caption(text) for id, text in new.items() if text != old[id]}
         with store.write():
-            remember(self._context, dataset_id, what, pictures.get_pictures(store, actor=actor, ids=new))
-            return pictures.set_captions(
-                store, actor=actor, captions={id: clean_caption(t) for id, t in new.items()}
-            )
+            now = pictures.get_pictures(store, actor=actor, ids=wanted)
+            before = [picture for picture in now if picture.caption == old[picture.id]]
+            if not before:
+                return 0
+            remember(self._context, dataset_id, what, before)
+            return pictures.set_captions(store, actor=actor, captions={p.id: wanted[p.id] for p in before})
 
     def _texts(self, dataset_id: int) -> dict[int, str]:
         return changes.list_caption_texts(

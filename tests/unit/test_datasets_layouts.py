@@ -339,6 +339,9 @@ def test_a_ledger_survives_what_a_kill_left(tmp_path: Path) -> None:
         file.write(b'{"job": "t", "key"\n[]\n\xff\n{"job": "t"')
     ledger = Ledger(tmp_path, "t")
     assert list(ledger.earlier) == ["k"] and ledger.sources_of(["x"]) == {"s"}
+    ledger.add(key="after", what="refused")
+    ledger.add(key="last", what="refused")
+    assert list(Ledger(tmp_path, "t").earlier) == ["k", "after", "last"]
     assert Ledger(tmp_path, "").earlier == {} and Ledger(tmp_path, "u").earlier == {}
 
 

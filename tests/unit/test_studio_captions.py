@@ -288,6 +288,23 @@ def test_what_is_typed_while_captions_are_written_stays(studio: Studio, robots: 
     assert {picture.caption_from for picture in written[1:]} == {"pocket"}
 
 
+def test_what_is_typed_while_tags_are_changed_stays(
+    studio: Studio, robots: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = studio.datasets.every_picture(robots.id)[:2]
+    for picture in (first, second):
+        studio.captions.set(picture.id, f"{TRIGGER}, grey hat, number {picture.id}")
+    settle = studio_captions.wording.settled
+
+    def typed_meanwhile(texts: dict[int, str]) -> dict[int, str]:
+        studio.captions.set(first.id, "my own words")
+        return settle({**texts, first.id: "evened out", second.id: "evened out"})
+
+    monkeypatch.setattr(studio_captions.wording, "settled", typed_meanwhile)
+    assert studio.captions.even_out(robots.id) >= 1
+    assert texts(studio, robots)[:2] == ["my own words", "evened out"]
+
+
 def test_captions_stay_whose_they_are_under_a_new_trigger_word(studio: Studio, robots: Dataset) -> None:
     studio.jobs.wait(studio.captions.start(robots.id))
     studio.datasets.update(robots.id, trigger_word="nova9")
