@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageFilter
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from masuka.access.links import Links
 from masuka.pocket.world import draw, sample_scene
@@ -103,6 +103,8 @@ def test_a_folder_keeps_its_captions(full: App, visit: Visit, tmp_path: Path) ->
     page.locator("[data-upload-folder]").set_input_files(tmp_path / "set")
     expect(page.locator("#page-datasets .tile")).to_have_count(3)
     expect(page.locator("#page-datasets .tile").filter(has_text="fold1 robot waving")).to_have_count(1)
+    heading = page.get_by_role("region", name="Doctor").get_by_role("heading")
+    expect(heading).not_to_contain_text("so far")  # while it runs, the files lie there
     left = [p for p in full.settings.workspace.uploads.iterdir() if p.name != "outgoing"]
     assert left == []
 
@@ -157,6 +159,48 @@ def test_copies_are_unfolded_by_keyboard(full: App, visit: Visit, sorted_set: Da
     expect(copy).to_be_hidden()
 
 
+def test_the_keyboard_stays_where_it_was(full: App, visit: Visit, sorted_set: Dataset) -> None:
+    page = visit(full, tab="datasets", dataset=sorted_set.id, only="doubtful")
+    remedies = page.locator("#page-datasets .tile figcaption").get_by_role("button", name="Set aside")
+    expect(remedies.first).to_be_visible()
+    before, gone = remedies.count(), remedies.first.get_attribute("data-with") or ""
+    remedies.first.focus()
+    page.keyboard.press("Enter")
+    expect(remedies).to_have_count(before - 1)
+    expect(remedies.first).to_be_focused()  # what stands where it was
+    page.get_by_role("button", name="Undo").last.click()
+    expect(remedies).to_have_count(before)
+    remedies.last.focus()
+    page.evaluate("about => masuka.send('datasets-aside', JSON.parse(about))", gone)  # as somebody else would
+    expect(remedies).to_have_count(before - 1)
+    expect(remedies.last).to_be_focused()
+    page.get_by_role("button", name="Undo").last.click()
+    expect(remedies).to_have_count(before)
+
+
+def test_what_is_sent_goes_on_elsewhere_and_in_turn(full: App, visit: Visit, tmp_path: Path) -> None:
+    made = photos(tmp_path / "in", 2, seed=21)
+    with Studio.open(full.settings) as studio:
+        dataset = studio.datasets.create(name="In turn", trigger_word="turn1", class_word="robot")
+    page = visit(full, tab="datasets", dataset=dataset.id)
+    held: list[Route] = []
+    free: list[bool] = []
+    page.route("**/upload/**", lambda route: route.continue_() if free else held.append(route))
+    choose = page.locator(".drop input[type=file]")
+    choose.set_input_files(made[0])
+    expect(page.locator("[data-upload-state]")).to_have_text("Sending 1 of 1 file")
+    choose.set_input_files(made[1])
+    expect(page.locator(".toast").last).to_contain_text("1 file will be sent next.")
+    page.get_by_role("link", name="Captions").click()
+    expect(page.locator("#sending")).to_have_text("Sending 1 of 1 file")
+    page.get_by_role("link", name="Pictures", exact=True).click()
+    expect(page.locator("[data-upload-state]")).to_have_text("Sending 1 of 1 file")
+    expect(page.locator("#sending")).to_have_count(0)
+    free.append(True)
+    held[0].continue_()
+    expect(page.locator("#page-datasets .tile")).to_have_count(2)
+
+
 def test_an_order_and_a_filter_are_in_the_address(full: App, visit: Visit, sorted_set: Dataset) -> None:
     page = visit(full, tab="datasets", dataset=sorted_set.id)
     page.get_by_label("Order").select_option("worst")
@@ -202,6 +246,7 @@ def test_a_viewer_sees_and_changes_nothing(full: App, visit: Visit, sorted_set: 
     expect(page.get_by_role("region", name="Doctor")).to_be_visible()
     for name in ("Keep the best 25", "Look again", "Set aside", "Add pictures"):
         assert page.locator("#page-datasets").get_by_role("button", name=name).count() == 0, name
+    assert page.get_by_role("link", name="Train on this set").count() == 0
     assert page.locator(".drop").count() == 0 and page.get_by_label("Strictness").count() == 0
     page.locator("#page-datasets .tile .open").first.click()
     expect(page.locator("#viewer .prompt")).to_be_visible()

@@ -132,7 +132,7 @@ def test_a_picture_is_deleted_only_after_a_yes(full: App, visit: Visit) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Keep").click()
     assert tiles.count() == before
     page.locator(".selection:visible").get_by_role("button", name="Delete").click()
-    expect(page.get_by_role("dialog")).to_contain_text("Delete 1 pictures?")
+    expect(page.get_by_role("dialog")).to_contain_text("Delete 1 picture?")
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(tiles).to_have_count(before - 1)
 

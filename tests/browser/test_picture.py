@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from masuka.requests.edits import PictureEdits
 from masuka.store.datasets import Dataset
@@ -185,6 +185,93 @@ def test_what_is_painted_is_what_is_learnt_from(full: App, visit: Visit, few: Da
     page.get_by_role("button", name="Change the mask").click()
     page.get_by_role("button", name="Remove the mask").click()
     expect(page.get_by_role("button", name="Paint a mask")).to_be_visible()
+
+
+def test_nothing_is_done_to_the_picture_before(full: App, visit: Visit, few: Dataset) -> None:
+    page = visit(full, refused=True, tab="datasets", dataset=few.id)
+    line, held = ["well"], list[Route]()
+
+    def through(route: Route) -> None:
+        if line[-1] == "slow":
+            held.append(route)
+        elif line[-1] == "lost":
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/fragment/picture/*", through)
+    first, side = shown(page), page.locator("#viewer aside")
+    line.append("slow")
+    page.keyboard.press("ArrowRight")
+    expect(side).to_have_attribute("aria-busy", "true")
+    page.keyboard.press("a")
+    page.keyboard.press("c")
+    side.get_by_role("button", name="Set aside").click()
+    expect(side).to_have_attribute("aria-busy", "true")
+    expect(page.locator("#viewer .cutter")).to_have_count(0)
+    line.append("lost")
+    page.keyboard.press("ArrowRight")
+    expect(side).to_have_text("The app does not answer. Open the picture again in a moment.")
+    line.append("well")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#viewer .picture-side")).to_have_attribute("data-picture", str(first))
+    expect(side).not_to_have_attribute("aria-busy", "true")
+    assert len(held) == 1
+    with Studio.open(full.settings) as studio:
+        assert studio.doctor.report(few.id).aside == 0
+
+
+def test_a_typed_caption_is_there_until_it_is_saved(full: App, visit: Visit, few: Dataset) -> None:
+    page = visit(full, tab="datasets", dataset=few.id)
+    picture_id = shown(page, 1)
+    caption, told = page.locator("#viewer textarea"), page.locator("#viewer [data-unsaved]")
+    here = page.locator("#viewer .picture-side")
+    caption.fill("few1 robot, typed and not saved")
+    expect(told).to_be_visible()
+    page.locator("#picture-aside").click()
+    expect(page.locator("#viewer").get_by_role("button", name="Take back")).to_be_visible()
+    expect(caption).to_have_value("few1 robot, typed and not saved")
+    page.locator("#picture-aside").click()
+    expect(page.locator("#viewer").get_by_role("button", name="Set aside")).to_be_visible()
+    page.get_by_role("button", name="Next picture").click()
+    expect(here).not_to_have_attribute("data-picture", str(picture_id))
+    expect(told).to_be_hidden()
+    page.get_by_role("button", name="Previous picture").click()
+    expect(here).to_have_attribute("data-picture", str(picture_id))
+    expect(caption).to_have_value("few1 robot, typed and not saved")
+    page.locator("#viewer").get_by_role("button", name="Save caption").click()
+    expect(page.locator(".toast").last).to_contain_text("Caption saved.")
+    expect(told).to_be_hidden()
+    with Studio.open(full.settings) as studio:
+        assert studio.datasets.picture(picture_id).caption == "few1 robot, typed and not saved"
+
+
+def test_keys_rest_while_a_mask_is_painted(full: App, visit: Visit, few: Dataset) -> None:
+    page = visit(full, tab="datasets", dataset=few.id)
+    shown(page, 2)
+    page.get_by_role("button", name="Paint a mask").click()
+    page.get_by_role("button", name="Erase").click()
+    for key in ("c", "a", "ArrowRight"):
+        page.keyboard.press(key)
+    expect(page.locator("#viewer .cutter")).to_have_count(1)
+    expect(page.locator("#viewer .painting")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#viewer").get_by_role("button", name="Set aside")).to_be_visible()
+
+
+def test_arrows_stay_in_the_list_that_was_opened(full: App, visit: Visit, few: Dataset) -> None:
+    page = visit(full, tab="home")
+    expect(page.locator("#page-home .tile").first).to_be_attached()  # hidden later, and still there
+    page.get_by_role("navigation", name="Tabs").get_by_role("link", name="Datasets").click()
+    page.get_by_role("link", name="Few", exact=True).click()
+    page.get_by_role("link", name="Captions").click()
+    last = page.locator(".caption").last.get_attribute("data-id")
+    page.locator(".caption [data-open]").first.click()
+    side = page.locator("#viewer .picture-side")
+    expect(side).to_be_visible()
+    page.keyboard.press("ArrowLeft")
+    expect(side).to_have_attribute("data-picture", last or "")
 
 
 def test_the_tools_on_a_phone(full: App, visit: Visit, few: Dataset) -> None:

@@ -17,7 +17,7 @@
   };
   window.masuka.turned.push(leave);
   const begin = () => {
-    const box = viewer(), side = box?.querySelector(".picture-side"), panel = box?.querySelector(".mask-painter");
+    const box = viewer(), side = box?.querySelector('aside:not([aria-busy="true"]) .picture-side'), panel = box?.querySelector(".mask-painter");
     if (!side || !panel || paint || box.dataset.busy) return;
     const width = Number(side.dataset.width), height = Number(side.dataset.height), scale = Math.min(1, LONGEST / Math.max(width, height));
     const canvas = make("canvas", { width: Math.round(width * scale), height: Math.round(height * scale) });

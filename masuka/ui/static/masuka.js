@@ -211,7 +211,7 @@
     }
   };
   const act = async (button) => {
-    if (button.getAttribute("aria-busy") === "true" || button.disabled) return;
+    if (button.closest('[aria-busy="true"]') || button.disabled) return; /* it or what it stands in */
     const payload = JSON.parse(button.dataset.with || "{}");
     const form = button.dataset.form;
     if (form) {
@@ -224,7 +224,8 @@
     if (button.dataset.selection) payload.ids = [...(selected.get(button.dataset.selection) || [])];
     if (button.dataset.confirm) {
       const count = payload.ids ? payload.ids.length : 0;
-      const named = (text) => (text || "").replace("{count}", count);
+      const told = count.toLocaleString("en");
+      const named = (text) => (text || "").replace(/\{count\} (\w+)s\b/, count === 1 ? "1 $1" : `${told} $1s`).replace("{count}", told);
       if (!(await ask(named(button.dataset.confirm), named(button.dataset.detail), button.dataset.yes))) return;
     }
     send(button.dataset.do, payload, form, button);
@@ -338,7 +339,7 @@
       const bar = document.querySelector(`[data-selection-of="${name}"]`);
       if (bar) {
         bar.hidden = chosen.size === 0;
-        const text = `${chosen.size} selected`;
+        const text = `${chosen.size.toLocaleString("en")} selected`;
         if (bar.querySelector(".count").textContent !== text) bar.querySelector(".count").textContent = text;
       }
     }
@@ -374,13 +375,14 @@
     });
     box.addEventListener("close", () => {
       if (view.item && view.section !== "queue") { delete view.item; writeAddress(false); }
-      tiles[at]?.querySelector("[data-open]")?.focus();
+      const tile = tiles[at], again = tile?.isConnected ? tile : document.querySelector(`#page-${view.tab} .tile[data-id="${CSS.escape(tile?.dataset.id || "")}"]`);
+      again?.querySelector("[data-open]")?.focus();
     });
     document.body.append(box);
     return box;
   };
   const open = (tile) => {
-    tiles = all(".tile[data-full]", tile.closest(".grid, .strip") || document).filter((each) => !each.hidden);
+    tiles = all(".tile[data-full]", tile.closest(".grid, .strip, [data-grid]") || document).filter((each) => !each.hidden);
     at = tiles.indexOf(tile);
     const box = viewer();
     if (!box.open) box.showModal();
@@ -397,11 +399,21 @@
       side.replaceChildren(make("p", { className: "prompt", textContent: image.alt }));
       return;
     }
-    const text = await piece(await fetch(tile.dataset.side, { headers: { accept: "text/html" } }));
+    side.setAttribute("aria-busy", "true"); /* until then it is about the picture before: nothing in it may be done */
+    const text = await sideOf(tile);
     if (tiles[at] !== tile) return;
-    if (text === null) side.textContent = "This is gone."; else side.innerHTML = text;
+    side.removeAttribute("aria-busy");
+    drawSide(side, text);
     for (const tell of window.masuka.turned) tell(box, tile);
     after();
+  };
+  /* its side's HTML; null where it is gone, undefined where the app does not answer */
+  const sideOf = (tile) => fetch(tile.dataset.side, { headers: { accept: "text/html" } }).then(piece, () => undefined);
+  const drawSide = (side, text) => {
+    const focused = side.contains(document.activeElement) ? document.activeElement : null;
+    if (text) side.innerHTML = text;
+    else side.textContent = text === undefined ? "The app does not answer. Open the picture again in a moment." : "This is gone.";
+    if (focused) ((focused.id && $(focused.id)) || $("viewer").querySelector(".nav.on")).focus();
   };
   /* HTML that the server drew; null for anything else, a picture that holds markup too */
   const piece = async (answer) =>
@@ -424,11 +436,9 @@
   const renewViewer = async () => {
     const box = $("viewer"), tile = tiles[at];
     if (!box || !box.open || !tile || !tile.dataset.side || box.contains(document.activeElement) && document.activeElement.matches("textarea")) return;
-    const text = await piece(await fetch(tile.dataset.side, { headers: { accept: "text/html" } }));
-    if (tiles[at] !== tile || !box.open) return;
-    const side = box.querySelector("aside"), held = document.activeElement && side.contains(document.activeElement) ? document.activeElement.id : "";
-    if (text === null) side.textContent = "This is gone."; else side.innerHTML = text;
-    if (held && $(held)) $(held).focus();
+    const text = await sideOf(tile);
+    if (tiles[at] !== tile || !box.open || text === undefined) return;
+    drawSide(box.querySelector("aside"), text);
     for (const tell of window.masuka.turned) tell(box, tile);
     after();
   };
@@ -499,6 +509,28 @@
       for (const node of entry.nodes.filter((n) => first.has(n.dataset.id))) { node.remove(); entry.nodes.splice(entry.nodes.indexOf(node), 1); }
     }
     for (const mark of all("[data-more]")) if (!mark.dataset.watched) { mark.dataset.watched = "yes"; sentinels.observe(mark); }
+  };
+
+  /* What has the keyboard keeps it when its region is drawn anew; where it is gone, what stands in its place gets it. */
+  let held = null;
+  const WITH = ["data-do", "data-do-change", "data-view-key"], HAS = ["data-open", "data-pick", "data-unfold", "data-go", "data-hide", "data-editor"];
+  const kindOf = (element) => element.localName + WITH.filter((name) => element.hasAttribute(name)).map((name) => `[${name}="${element.getAttribute(name)}"]`).join("")
+    + HAS.filter((name) => element.hasAttribute(name)).map((name) => `[${name}]`).join("");
+  const marksOf = (element) => ["id", "data-with", "data-pick", "data-unfold", "href"].map((name) => element.getAttribute(name))
+    .concat(element.closest("[data-id]")?.dataset.id).join("\n");
+  document.addEventListener("pointerdown", () => { held = null; }, true);
+  document.addEventListener("focusin", ({ target }) => {
+    const region = target.closest("[data-region]"), kind = region && kindOf(target);
+    held = region && { element: target, region: region.dataset.region, kind, marks: marksOf(target), at: all(kind, region).indexOf(target) };
+  });
+  const holdOn = () => {
+    if (!held || document.activeElement !== document.body || document.querySelector("dialog[open]")) return;
+    let place = held.element;
+    if (!place.isConnected) {
+      const region = document.querySelector(`[data-region="${held.region}"]`), like = region ? all(held.kind, region).filter((each) => !each.closest("[hidden]")) : [];
+      place = like.find((each) => marksOf(each) === held.marks) || like[Math.min(held.at, like.length - 1)];
+    }
+    if (place) place.focus({ preventScroll: true });
   };
 
   /* events */
@@ -613,7 +645,7 @@
     }
   };
   const after = () => {
-    onPulse(); onAnswer(); showTab(); localTimes(); keepOlder(); applySelection(); openLinked();
+    onPulse(); onAnswer(); showTab(); localTimes(); keepOlder(); applySelection(); openLinked(); holdOn();
     for (const form of all("form.form")) recall(form);
     for (const tell of window.masuka.after) tell();
     for (const box of all("details[id]:not([data-met])")) { box.dataset.met = "yes"; if (kept("open:" + box.id.replace(/\d+/g, ""))) box.open = true; }

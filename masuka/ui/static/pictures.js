@@ -6,20 +6,27 @@
   const AT_ONCE = 3, TRIES = 4, MOST_TOLD = 3;
 
   /* uploads: files, and whole folders with where each file lay in them */
-  const upload = async (zone, found) => {
-    if (!found.length || zone.dataset.sending) return;
-    zone.dataset.sending = "yes";
-    const batch = random(12), total = found.reduce((sum, { file }) => sum + file.size, 0) || 1;
-    const line = zone.querySelector("[data-upload-state]"), bar = make("progress", { max: total, value: 0 });
-    bar.setAttribute("aria-label", "Upload"); zone.append(bar);
+  const sendings = []; /* one goes out at a time, the others wait behind it */
+  const upload = (zone, found) => {
+    if (!found.length) return;
+    sendings.push({ dataset: zone.dataset.upload, found });
+    if (sendings.length === 1) sendAll(); else toast(`${files(found.length)} will be sent next.`);
+  };
+  const files = (count) => `${count.toLocaleString("en")} ${count === 1 ? "file" : "files"}`;
+  const sendAll = async () => {
+    for (; sendings.length; sendings.shift()) await sendBatch(sendings[0]);
+    showSending();
+  };
+  const sendBatch = async (sending) => {
+    const { dataset, found } = sending, batch = random(12);
     const loaded = new Array(found.length).fill(0), refused = [], began = Date.now();
     let next = 0, done = 0;
+    sending.total = found.reduce((sum, { file }) => sum + file.size, 0) || 1;
     const show = () => {
-      const sent = loaded.reduce((sum, bytes) => sum + bytes, 0), seconds = (Date.now() - began) / 1000;
+      const { total } = sending, sent = loaded.reduce((sum, bytes) => sum + bytes, 0), seconds = (Date.now() - began) / 1000;
       const left = sent > 0 && seconds > 3 ? ` · ${howLong((total - sent) * seconds / sent)} left` : "";
-      bar.value = sent;
-      const text = `Sending ${Math.min(done + 1, found.length).toLocaleString("en")} of ${found.length.toLocaleString("en")}${left}`;
-      if (line.textContent !== text) line.textContent = text;
+      Object.assign(sending, { sent, said: `Sending ${Math.min(done + 1, found.length).toLocaleString("en")} of ${files(found.length)}${left}` });
+      showSending();
     };
     const sender = async () => {
       while (next < found.length) {
@@ -33,11 +40,32 @@
     };
     show();
     await Promise.all(Array.from({ length: AT_ONCE }, sender));
-    bar.remove(); line.textContent = line.dataset.idle; delete zone.dataset.sending;
     for (const text of refused.slice(0, MOST_TOLD)) toast(text, null, true);
     if (refused.length > MOST_TOLD) toast(`${refused.length - MOST_TOLD} more files did not arrive.`, null, true);
-    if (refused.length < found.length) send("datasets-upload", { id: Number(zone.dataset.upload), batch });
+    if (refused.length < found.length) send("datasets-upload", { id: Number(dataset), batch });
   };
+  /* How it goes is told where it is dropped; wherever else the person went, in the corner. */
+  const tell = (element, text) => { if (element.textContent !== text) element.textContent = text; };
+  const showSending = () => {
+    const now = sendings[0], zones = now?.said ? all(`.drop[data-upload="${now.dataset}"]`) : [];
+    for (const zone of all(".drop[data-sending]")) if (!zones.includes(zone)) {
+      const line = zone.querySelector("[data-upload-state]");
+      zone.querySelector("progress")?.remove(); tell(line, line.dataset.idle); delete zone.dataset.sending;
+    }
+    for (const zone of zones) {
+      let bar = zone.querySelector("progress");
+      if (!bar) { bar = make("progress", {}); bar.setAttribute("aria-label", "Upload"); zone.append(bar); }
+      zone.dataset.sending = "yes"; bar.max = now.total; bar.value = now.sent;
+      tell(zone.querySelector("[data-upload-state]"), now.said);
+    }
+    const away = now?.said && !zones.some((zone) => zone.checkVisibility());
+    let box = document.getElementById("sending");
+    if (!away) { box?.remove(); return; }
+    if (!box) { box = make("div", { id: "sending", className: "toast" }, make("span")); box.setAttribute("role", "status"); document.body.append(box); }
+    tell(box.firstChild, now.said);
+  };
+  window.masuka.after.push(() => { if (sendings.length) showSending(); });
+  window.addEventListener("beforeunload", (event) => { if (sendings.length) event.preventDefault(); });
   const howLong = (seconds) => seconds < 60 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`;
   const wait = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
   const put = async (address, file, progress) => {
@@ -153,13 +181,28 @@
   /* one picture: keys, and its crop and turn with a live preview */
   const viewer = () => document.getElementById("viewer");
   let cut = null; /* the tool while it is open */
-  const sideOf = () => viewer()?.querySelector(".picture-side");
+  const sideOf = () => viewer()?.querySelector('aside:not([aria-busy="true"]) .picture-side');
   window.masuka.turned.push((box, tile) => {
     leave();
     const side = sideOf(), image = box.querySelector(".stage > img");
     if (!side || !image) return;
     if (image.getAttribute("src") !== side.dataset.shown) image.src = side.dataset.shown;
     tile.dataset.full = side.dataset.shown;
+    const field = captionOf(side), typed = unsaved.get(side.dataset.picture);
+    if (!field || typed === undefined) return;
+    if (same(typed, field.value)) unsaved.delete(side.dataset.picture); else { field.value = typed; notSaved(side, true); }
+  });
+  /* A caption that was typed and not saved yet is there again when its picture is. */
+  const unsaved = new Map();
+  const captionOf = (side) => side.querySelector("textarea[name=caption]");
+  const same = (one, other) => one.trim().replace(/\s+/g, " ") === other.trim().replace(/\s+/g, " ");
+  const notSaved = (side, shown) => { const line = side.querySelector("[data-unsaved]"); if (line) line.hidden = !shown; };
+  document.addEventListener("input", (event) => {
+    const side = event.target.closest(".picture-side");
+    if (!side || event.target !== captionOf(side)) return;
+    if (same(event.target.value, event.target.defaultValue)) unsaved.delete(side.dataset.picture);
+    else unsaved.set(side.dataset.picture, event.target.value);
+    notSaved(side, unsaved.has(side.dataset.picture));
   });
   const leave = () => {
     if (!cut) return;
@@ -175,7 +218,7 @@
   const CURSORS = ["nwse-resize", "ns-resize", "nesw-resize", "ew-resize", "nwse-resize", "ns-resize", "nesw-resize", "ew-resize"];
   const begin = () => {
     const box = viewer(), side = sideOf(), editor = box?.querySelector(".picture-editor");
-    if (!side || !editor || cut) return;
+    if (!side || !editor || cut || box.dataset.busy) return;
     const recipe = JSON.parse(side.dataset.recipe), image = make("img", { src: side.dataset.original, alt: "" });
     const keptBox = make("div", { className: "kept", tabIndex: 0 });
     keptBox.setAttribute("role", "group");
@@ -319,9 +362,9 @@
   document.addEventListener("cancel", (event) => { if (cut && event.target === viewer()) { event.preventDefault(); leave(); } }, true);
   document.addEventListener("close", (event) => { if (event.target === viewer()) leave(); }, true);
   document.addEventListener("keydown", (event) => {
-    if (!viewer()?.open || cut || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!viewer()?.open || viewer().dataset.busy || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.matches("textarea, input, select") || document.querySelector("dialog.ask[open]")) return;
-    if (event.key === "a") document.getElementById("picture-aside")?.click();
+    if (event.key === "a") sideOf()?.querySelector("#picture-aside")?.click();
     if (event.key === "c") begin();
   });
 })();
