@@ -273,6 +273,6 @@ def test_layouts_links_and_a_push_without_a_token(dataset_id: int, tmp_path: Pat
     assert data("dataset", "export", str(dataset_id), "x.zip", "--layout", "rar", code=1)["error"]["field"] == "layout"
     (tmp_path / "links.txt").write_text("http://127.0.0.1/a.png\n")
     answer = data("dataset", "add-links", str(dataset_id), str(tmp_path / "links.txt"))
-    assert answer["added"] == 0 and answer["refused"][0]["message"] == "127.0.0.1 is no public address."
+    assert answer["added"] == 0 and answer["refused"][0]["message"] == "This address leads to this machine or its network, not outside."
     told = run("dataset", "push", str(dataset_id), "--repo", "a/b", "--licence", "mit", "--consent", "Nobody.", code=1)
     assert "There is no Hugging Face token." in told.stderr
