@@ -84,7 +84,7 @@ def get_picture(db: Store, *, actor: Actor, id: int) -> Picture:
 
 
 def get_pictures(db: Store, *, actor: Actor, ids: Iterable[int]) -> list[Picture]:
-    """The pictures in that order, each once; raises NotFound for the first that is not there."""
+    """The pictures in that order, each once; raises NotFound for one that is gone."""
     wanted = list(dict.fromkeys(ids))
     where = {"id IN (SELECT value FROM json_each(?))": json.dumps(wanted)}
     found = {p.id: p for p in list_rows(db, Picture, table="pictures", actor=actor, where=where)}
