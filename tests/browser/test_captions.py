@@ -230,6 +230,22 @@ def test_five_hundred_rows_come_in_pages_and_are_searched(full: App, visit: Visi
     expect(rows).to_have_count(10)  # what was just mended does not jump away
 
 
+def test_a_long_list_of_pictures_keeps_its_place(full: App, visit: Visit) -> None:
+    dataset, first, *others = make_set(full, "Tall", [f"mira7x {n}" for n in range(120)])
+    page = visit(full, tab="datasets", dataset=dataset)
+    tiles = page.locator("#datasets-grid .tile")
+    expect(tiles.first).to_be_visible()
+    for shown in (80, 120):
+        tiles.last.scroll_into_view_if_needed()
+        expect(tiles).to_have_count(shown)
+    tiles.last.scroll_into_view_if_needed()
+    tiles.last.locator(".open").focus()  # what has the keyboard is taken out and put back
+    before = page.evaluate("scrollY")
+    page.evaluate("id => masuka.send('datasets-aside', {ids: [id], on: true})", first)
+    expect(tiles).to_have_count(len(others))
+    assert page.evaluate("scrollY") > before - 400  # a row may be gone
+
+
 def test_many_are_changed_at_once_and_taken_back(full: App, visit: Visit) -> None:
     dataset, *ids = make_set(full, "At once", ["mira7x in red", "mira7x in red, smiling", "mira7x in blue"])
     page = captions_of(visit, full, dataset)

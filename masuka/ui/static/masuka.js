@@ -495,7 +495,10 @@
   let drops = 0;
   const dropOlder = () => {
     drops += 1;
-    for (const entry of older.values()) for (const node of entry.nodes) node.remove();
+    for (const entry of older.values()) {
+      for (const node of entry.nodes) node.remove();
+      if (entry.place) entry.place.style.minHeight = "";
+    }
     older.clear();
     for (const mark of all("[data-more]")) { sentinels.unobserve(mark); delete mark.dataset.watched; }
   };
@@ -507,6 +510,9 @@
       /* what moved into the first page is there already */
       const first = new Set(all("[data-id]", grid).filter((tile) => !entry.nodes.includes(tile)).map((tile) => tile.dataset.id));
       for (const node of entry.nodes.filter((n) => first.has(n.dataset.id))) { node.remove(); entry.nodes.splice(entry.nodes.indexOf(node), 1); }
+      /* While its first page is drawn anew, the list stays as tall as it was, or the page would jump up. */
+      entry.place = $(grid.closest("[data-region]")?.dataset.region);
+      if (entry.place) { entry.place.style.minHeight = ""; entry.place.style.minHeight = `${entry.place.offsetHeight}px`; }
     }
     for (const mark of all("[data-more]")) if (!mark.dataset.watched) { mark.dataset.watched = "yes"; sentinels.observe(mark); }
   };
