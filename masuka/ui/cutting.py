@@ -47,7 +47,7 @@ def detector(studio: Studio) -> tuple[str, str]:
 
 
 def undo_edits(studio: Studio, ids: Sequence[int]) -> tuple[str, dict[str, object]] | None:
-    """The action that brings back how these pictures are edited now; None for too many."""
+    """The action that edits these pictures as they are now; None for too many."""
     if len(ids) > MOST_UNDONE:
         return None
     return "datasets-edit", {"recipes": [[id, studio.edits.recipe(id).as_dict()] for id in ids]}
