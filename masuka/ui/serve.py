@@ -30,6 +30,8 @@ from masuka.hosting.tunnels.budget import Budget, Meter
 from masuka.requests import Actor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import gradio as gr
     from fastapi import FastAPI
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from masuka.studio import Studio
 
 OWNER_ID = 1
+TRIES_TO_LISTEN = 3
 NOT_KEPT = "Not everything is in the vault yet. Send the rest before this machine goes: masuka vault save"
 
 
@@ -191,15 +194,28 @@ def _launch(
         )
         return launched
 
-    try:
-        app, address, _ = in_a_loop(launch)
-    except OSError as error:
-        raise Conflict(
-            f"Port {settings.port} is taken.", "Choose another one in MASUKA_PORT, or 0 for a free one."
-        ) from error
+    app, address = _listening(lambda: in_a_loop(launch)[:2], settings.port)
     _no_other_site(app)
     door.starting = False
     return app, address
+
+
+def _listening(launch: Callable[[], tuple[FastAPI, str]], port: int) -> tuple[FastAPI, str]:
+    """What was launched. A free port may be gone by then, or Gradio slow to listen: again then.
+
+    Raises Conflict when the given port is taken, and when no free one can be had.
+    """
+    tries = 1 if port else TRIES_TO_LISTEN
+    for _ in range(tries):
+        try:
+            return launch()
+        except OSError as error:
+            last = error
+    if port:
+        told = Conflict(f"Port {port} is taken.", "Choose another one in MASUKA_PORT, or 0 for a free one.")
+    else:
+        told = Conflict("No port could be listened on.", "Name a free one in MASUKA_PORT.")
+    raise told from last
 
 
 def _no_other_site(app: FastAPI) -> None:
