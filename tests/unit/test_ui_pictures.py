@@ -100,7 +100,9 @@ def test_a_crop_of_all_and_its_way_back(studio: Studio) -> None:
     for id in (3, 4):
         file = studio.workspace.resolve(studio.datasets.picture(id).file)
         Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Image.effect_noise((600 + (id - 1) % 7, 600), 60).save(file)
+        drawn = Image.new("L", (1800, 600), 128)
+        drawn.paste(Image.linear_gradient("L").resize((400, 400)), (700, 100))
+        drawn.save(file)
     studio.edits.set(3, turn=90)
     rows = [{"sha256": f"{n - 1:064x}", "kind": "narrow", "severity": "doubtful"} for n in (3, 4)]
     findings.set_findings(studio.store, actor=studio.actor, dataset_id=1, rows=rows)
