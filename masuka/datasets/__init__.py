@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 Resolve = Callable[[str], Path]
+MOST_COMPARED = 2000
+"""Pictures of the largest set that is compared at the end of an import.
+
+More take minutes, which nobody waits for there; such a set is looked at when asked."""
 
 
 class DatasetRow(Protocol):

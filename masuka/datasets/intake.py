@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from masuka.datasets import doctor, pool, sources
+from masuka.datasets import MOST_COMPARED, doctor, pool, sources
 from masuka.datasets.captions import text as captions
 from masuka.datasets.decoding import shrunk
 from masuka.datasets.exchange import forget_asked
@@ -30,8 +30,6 @@ from masuka.requests.datasets import TRIGGER_SLOT
 from masuka.requests.text import clean_filename, without_control
 
 SHOWN_NAME_CHARS = 255
-MOST_LOOKED_AT = 2000
-"""Comparing more takes minutes, which nobody waits for at the end of an import."""
 
 
 @dataclass
@@ -186,7 +184,7 @@ def look(intake: Intake, params: dict[str, Any]) -> None:
             intake.known_sha256.add(row["sha256"])
             intake.rows.append(row)
     total = len(intake.known_sha256)
-    if len(intake.rows) < total or total > MOST_LOOKED_AT:
+    if len(intake.rows) < total or total > MOST_COMPARED:
         intake.reporter.note("The whole set has not been looked through; the doctor does it when asked.")
         return
     intake.reporter.stage("Looking for copies and flaws")
@@ -216,7 +214,7 @@ def _take_all(offers: sources.Offers, intake: Intake, params: dict[str, Any]) ->
     reporter = intake.reporter
     reporter.stage("Adding pictures")
     total = len(offers.pictures)
-    intake.compares = len(intake.known_sha256) + total <= MOST_LOOKED_AT
+    intake.compares = len(intake.known_sha256) + total <= MOST_COMPARED
     if total == 0 and not offers.refused:
         intake.refuse("", InvalidInput("No picture was found.", "Add PNG, JPEG or WebP pictures."))
     ledger = Ledger(intake.folder, params.get("token", ""))

@@ -58,7 +58,7 @@ def summary(found: Mapping[int, list[str]]) -> list[str]:
 def tokens(caption: str) -> int:
     """About how many tokens an encoder makes of it: pieces of some six letters.
 
-    Within a fifth of CLIP's and T5's counts for English sentences; names take more.
+    An estimate that was not compared with the tokenizers themselves; names take more.
     """
     return sum(1 if len(piece) <= 7 else -(-len(piece) // 6) for piece in _WORD.findall(caption))
 

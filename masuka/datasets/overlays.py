@@ -26,7 +26,7 @@ LEAST_ROUGH, LEAST_FINE = 0.80, 0.90
 MOST_DIFFERENT = 55.0
 """Of 255, mean of 5 × 5 px at FINE_PX, in the thousandth that differs most.
 
-200 changed copies had up to 47 (median 3), 450 pictures taken for copies at least 95.
+200 changed copies had up to 47 (median 3), 450 pairs that only look alike at least 95.
 """
 LEAST_COVERED = 0.2
 _CLIPPED_LOW, _CLIPPED_HIGH = 4, 250

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from masuka.datasets import exchange
+from masuka.datasets import MOST_COMPARED, exchange
 from masuka.datasets.checking import write_rows
 from masuka.errors import AccessDenied, InvalidInput, NotFound
 from masuka.jobs.secrets import stored_secrets
@@ -21,8 +21,6 @@ from masuka.store.pictures import Picture
 from masuka.studio.context import Context, must_have_room
 from masuka.studio.jobs import Jobs
 
-MOST_COMPARED = 2000
-"""Pictures whose measures go with an import, so that it can compare the new ones with them."""
 ROOM_LEFT_BYTES = 2**30
 _LINKS_SHOWN = 20
 _EXPORTS = "export-"
