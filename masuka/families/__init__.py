@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import entry_points
 
 from masuka.errors import NotFound
-from masuka.families.base import Entry, Family, Preset
+from masuka.families.base import OWN, Entry, Family, Preset, parent_of
 from masuka.families.flux import Flux
 from masuka.requests.base import Limit
 
@@ -57,11 +58,20 @@ def family_named(name: str) -> Family:
 
 
 def family_of(base_id: str) -> tuple[Family, Entry]:
-    """The family and the catalogue entry of a base model; raises NotFound."""
+    """The family and the catalogue entry of a base model; raises NotFound.
+
+    A person's own base (`sdxl+my-film-look`) has the facts of the entry that it is made from,
+    but neither its repository nor its folder: the store knows where it lies.
+    """
     for family in FAMILIES.values():
         for entry in family.entries:
             if entry.id == base_id:
                 return family, entry
+            if entry.id == parent_of(base_id):
+                own = base_id.partition(OWN)[2]
+                return family, replace(
+                    entry, id=base_id, title=own, repo="", revision=None, folder=None, gated=False, presets=()
+                )
     known = ", ".join(entry.id for family in FAMILIES.values() for entry in family.entries)
     raise NotFound(f"There is no base model {base_id!r}.", f"Known are: {known}.")
 

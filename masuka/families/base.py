@@ -27,6 +27,10 @@ Guidance = Literal["embedded", "true_cfg", "none"]
 without the prompt (twice the time); or not at all (distilled for few steps)."""
 
 
+OWN = "+"
+"""Between a catalogue entry's id and the name of a person's own base that is of its kind."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """Settings for drawing under one name, which no other base uses."""
@@ -34,6 +38,25 @@ class Preset:
     name: str
     values: Mapping[str, Any]
     """Fields of `DrawImages`, within the base's limits."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a base weighs and how much work a picture is; memory and time are estimated from it.
+
+    Counts are of parameters. The denoiser's tokens of a picture are its pixels divided by
+    `pixels_per_token`; `width` is what each token is long inside.
+    """
+
+    denoiser: int
+    text_encoders: int
+    autoencoder: int
+    width: int
+    blocks: int
+    pixels_per_token: int = 256
+    text_tokens: int = 512
+    largest_text_encoder: int = 0
+    """The largest of several, which are loaded one by one; 0: there is one only."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +76,32 @@ class Entry:
     guidance: Guidance = "embedded"
     gated: bool = False
     commercial: bool = True
+    size: Size | None = None
+    """None where nobody has counted; then nothing is estimated."""
+    architecture: str = ""
+    """modelspec.architecture without `/lora`; other tools sort LoRA files by it."""
+    kohya_version: str = ""
+    """ss_base_model_version, by which A1111 and Forge know whom a LoRA is for."""
+    prediction: str = ""
+    """What the denoiser predicts where that differs within a family: epsilon, v, edm."""
+    autoencoder_repo: str | None = None
+    """A VAE that takes the place of the base's own, e.g. one that stays finite in fp16."""
+    captions: Literal["sentence", "tags"] = "sentence"
+    """How the base was taught, and so how its data sets are best captioned."""
+    trainable: bool = True
     training_adapter: str | None = None
     """A LoRA repo that is merged while training a distilled base, and left out when drawing."""
     draw_limits: Mapping[str, Limit] = field(default_factory=dict)
     train_limits: Mapping[str, Limit] = field(default_factory=dict)
     presets: Sequence[Preset] = ()
+
+
+def parent_of(base_id: str) -> str:
+    """The id of the catalogue's entry whose facts hold for this base.
+
+    A person's own base is named `<entry>+<name>`: a fine-tune of `sdxl` is `sdxl+my-film-look`.
+    """
+    return base_id.partition(OWN)[0]
 
 
 @dataclass(frozen=True)
@@ -69,6 +113,8 @@ class Capabilities:
     text_encoder_lora: bool = False
     fp16: bool = True
     """Whether fp16 compute is known to stay finite (cards without bf16)."""
+    snr_weighting: bool = False
+    """Whether noise is added by a schedule of signal-to-noise ratios (min-SNR, noise offset)."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +142,8 @@ class Family(Protocol):
     output layer of some models)."""
     text_encoder_targets: str
     """The same for the text encoder that may be adapted; '' when none may."""
+    denoiser_part: str
+    """The denoiser's name in the pipeline and in front of its layers: transformer or unet."""
 
     def text_encoder(
         self, folder: Path, *, dtype: torch.dtype, device: str, adaptable_only: bool = False
@@ -112,7 +160,11 @@ class Family(Protocol):
         ...
 
     def encode_text(self, encoder: Any, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Embeddings, batch first, all of one length, e.g. prompt_embeds (B, T, D)."""
+        """Embeddings, batch first, e.g. prompt_embeds (B, T, D).
+
+        A family whose texts differ in length gives a mask (B, T) beside them; those are then
+        padded with zeros, and `predict` leaves out what no text of its batch reaches.
+        """
         ...
 
     def adaptable_text_encoder(self, encoder: Any) -> nn.Module:
@@ -161,7 +213,10 @@ class Family(Protocol):
         ...
 
     def sample_sigmas(self, count: int, latents_shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Noise levels in (0, 1), (count,), from the family's training distribution."""
+        """Noise levels in (0, 1), (count,), from the family's training distribution.
+
+        0 is the picture and 1 is noise, whatever the family counts in itself.
+        """
         ...
 
     def predict(
@@ -170,7 +225,11 @@ class Family(Protocol):
         """The denoiser's prediction for noisy latents (B, C, h, w), same shape."""
         ...
 
-    def target(self, latents: Tensor, noise: Tensor) -> Tensor:
+    def add_noise(self, latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
+        """The latents (B, C, h, w) at these noise levels (B,), as `predict` takes them."""
+        ...
+
+    def target(self, latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
         """What `predict` should have returned."""
         ...
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masuka import pocket
-from masuka.families import adapters, tiny, weights
-from masuka.families.base import AdapterReport, Capabilities, Entry, Preset
+from masuka.families import adapters, flow, tiny, vae, weights
+from masuka.families.base import AdapterReport, Capabilities, Entry, Preset, Size, parent_of
+from masuka.families.patches import pack, position_ids, unpack
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
 from masuka.requests.training import STANDARD_LIMITS as TRAIN
@@ -36,6 +36,8 @@ POCKET = Entry(
     size_gib=0.02,
     about="Comes with MASUKA, runs anywhere, draws little robots at 128 pixels.",
     folder=pocket.FOLDER,
+    kohya_version="flux1",
+    architecture="pocket",
     guidance="true_cfg",
     draw_limits={
         "width": Limit(pocket.SIZE_PX, pocket.SIZE_PX, default=pocket.SIZE_PX),
@@ -68,6 +70,16 @@ SCHNELL = Entry(
     size_gib=31.5,
     about="Draws in four steps; its pictures may be used for anything. Asks for an account.",
     guidance="none",
+    size=Size(
+        denoiser=11_901_000_000,
+        text_encoders=4_885_000_000,
+        autoencoder=84_000_000,
+        width=3072,
+        blocks=57,
+        largest_text_encoder=4_762_000_000,
+    ),
+    architecture="flux-1-schnell",
+    kohya_version="flux1",
     gated=True,
     training_adapter="ostris/FLUX.1-schnell-training-adapter",
     draw_limits={
@@ -91,6 +103,16 @@ DEV = Entry(
     size_gib=31.5,
     about="The large model that most FLUX LoRAs are made for; asks for an account and a licence click.",
     guidance="embedded",
+    size=Size(
+        denoiser=11_901_000_000,
+        text_encoders=4_885_000_000,
+        autoencoder=84_000_000,
+        width=3072,
+        blocks=57,
+        largest_text_encoder=4_762_000_000,
+    ),
+    architecture="flux-1-dev",
+    kohya_version="flux1",
     gated=True,
     commercial=False,
     draw_limits={
@@ -140,6 +162,7 @@ class Flux:
         "attention": _BLOCK + r"attn\." + _ATTENTION,
         "attention_and_mlp": _BLOCK + rf"(attn\.{_ATTENTION}|{_MLP})",
     }
+    denoiser_part = "transformer"
     text_encoder_targets = r".*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 
     # Text
@@ -196,9 +219,7 @@ class Flux:
         return model
 
     def encode_pixels(self, autoencoder: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
-        inputs = pixels.to(weights.device_of(autoencoder), next(autoencoder.parameters()).dtype)
-        posterior = autoencoder.encode(inputs).latent_dist  # type: ignore[operator]
-        return {"mean": posterior.mean.float().cpu(), "std": posterior.std.float().cpu()}
+        return vae.posterior(autoencoder, pixels)
 
     def sample_latents(
         self,
@@ -206,13 +227,7 @@ class Flux:
         posterior: Mapping[str, Tensor],
         generator: torch.Generator,
     ) -> Tensor:
-        import torch
-
-        mean, std = posterior["mean"], posterior["std"]
-        noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype)
-        shift = autoencoder_config.get("shift_factor") or 0.0
-        drawn: Tensor = mean + std * noise.to(mean.device)
-        return (drawn - shift) * float(autoencoder_config["scaling_factor"])
+        return vae.drawn(autoencoder_config, posterior, generator)
 
     # Denoising
 
@@ -238,9 +253,7 @@ class Flux:
         return adapters.without_training_adapter(denoiser)
 
     def sample_sigmas(self, count: int, latents_shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        import torch
-
-        return torch.sigmoid(torch.randn(count, generator=generator, device=generator.device))
+        return flow.logit_normal(count, generator)
 
     def predict(
         self, denoiser: nn.Module, noisy: Tensor, sigmas: Tensor, text: Mapping[str, Tensor]
@@ -248,7 +261,7 @@ class Flux:
         config: Any = getattr(denoiser, "module", denoiser).config
         height, width = noisy.shape[-2:]
         tokens = text["prompt_embeds"].shape[1]
-        text_ids, image_ids = _position_ids(tokens, height // 2, width // 2, noisy.device)
+        text_ids, image_ids = position_ids(tokens, height // 2, width // 2, noisy.device)
         guidance = (
             sigmas.new_full((len(noisy),), _GUIDANCE_WHILE_TRAINING) if config.guidance_embeds else None
         )
@@ -264,13 +277,14 @@ class Flux:
         )[0]
         return unpack(predicted, height, width)
 
-    def target(self, latents: Tensor, noise: Tensor) -> Tensor:
-        return noise - latents
+    def add_noise(self, latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
+        return flow.add_noise(latents, noise, sigmas)
+
+    def target(self, latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
+        return flow.velocity(latents, noise)
 
     def loss_weight(self, sigmas: Tensor) -> Tensor:
-        import torch
-
-        return torch.ones_like(sigmas)
+        return flow.evenly(sigmas)
 
     # Drawing
 
@@ -319,10 +333,8 @@ class Flux:
     def clean_latents(
         self, pipeline: Any, before: Tensor, after: Tensor, step: int, size_px: tuple[int, int]
     ) -> Tensor:
-        now, then = (float(s) for s in pipeline.scheduler.sigmas[step : step + 2])
-        velocity = (after.float() - before.float()) / (then - now)
         width, height = (2 * (side // (pipeline.vae_scale_factor * 2)) for side in size_px)
-        clean = unpack(after.float() - then * velocity, height, width)
+        clean = unpack(flow.clean(pipeline.scheduler.sigmas, before, after, step), height, width)
         scale, shift = pipeline.vae.config.scaling_factor, pipeline.vae.config.shift_factor
         return clean / float(scale) + float(shift or 0.0)
 
@@ -359,31 +371,7 @@ class Flux:
         return folder
 
     def _entry(self, base: str) -> Entry:
-        return next(entry for entry in self.entries if entry.id == base)
-
-
-def pack(latents: Tensor) -> Tensor:
-    """Latents (B, C, h, w) as a sequence (B, h/2 · w/2, 4C) of 2 × 2 patches."""
-    batch, channels, height, width = latents.shape
-    patches = latents.view(batch, channels, height // 2, 2, width // 2, 2)
-    return patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, (height // 2) * (width // 2), channels * 4)
-
-
-def unpack(sequence: Tensor, height: int, width: int) -> Tensor:
-    """The latents (B, C, height, width) that `pack` made a sequence of."""
-    batch, _, channels = sequence.shape
-    patches = sequence.view(batch, height // 2, width // 2, channels // 4, 2, 2)
-    return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height, width)
-
-
-@lru_cache(maxsize=32)
-def _position_ids(tokens: int, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    import torch
-
-    image_ids = torch.zeros(rows, columns, 3, device=device)
-    image_ids[..., 1] = torch.arange(rows, device=device)[:, None]
-    image_ids[..., 2] = torch.arange(columns, device=device)[None, :]
-    return torch.zeros(tokens, 3, device=device), image_ids.view(rows * columns, 3)
+        return next(entry for entry in self.entries if entry.id == parent_of(base))
 
 
 def _text_tokens(tokenizer: Any, transformer_config: Mapping[str, Any]) -> int:

@@ -20,7 +20,7 @@ from masuka.errors import MasukaError, NotFound, OutOfDisk, StoreError
 from masuka.jobs import failures, told
 from masuka.jobs.queue import SYSTEM
 from masuka.requests.actor import Actor
-from masuka.store import characters, items, models, pictures, runs, users
+from masuka.store import characters, checkpoints, items, models, pictures, runs, users
 from masuka.store import jobs as rows
 from masuka.store.connect import Store
 from masuka.store.jobs import Job
@@ -231,6 +231,12 @@ def _sample(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[st
     return {"id": sample.id}
 
 
+def _checkpoint(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[str, Any]:
+    if job.run_id is not None:
+        checkpoints.put_checkpoint(store, run_id=job.run_id, step=about["step"], folder=path)
+    return {}
+
+
 def _item(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[str, Any]:
     same = [i for i in items.list_items(store, actor=SYSTEM, job_id=job.id, limit=None) if i.file == path]
     if same:
@@ -308,6 +314,7 @@ EVENTS: dict[str, Applier] = {
 ARTEFACTS: dict[str, Callable[[Store, Job, str, dict[str, Any]], dict[str, Any]]] = {
     "picture": _picture,
     "sample": _sample,
+    "checkpoint": _checkpoint,
     "item": _item,
     "adapter": _adapter,
 }

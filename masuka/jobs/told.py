@@ -1,4 +1,4 @@
-"""What a job tells about pictures that are there becomes their rows.
+"""What a job tells about pictures and trainings that are there becomes their rows.
 
 A picture that was deleted meanwhile is passed over: the job went on without knowing.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from masuka.errors import NotFound
 from masuka.requests.actor import Actor
-from masuka.store import findings, pictures
+from masuka.store import findings, pictures, runs, scores
 from masuka.store.connect import Store
 from masuka.store.jobs import Job
 
@@ -66,6 +66,25 @@ def _cut_out(store: Store, actor: Actor, job: Job, about: dict[str, Any]) -> Non
         pictures.set_edits(store, actor=actor, id=picture.id, edits={**picture.edits, **told})
 
 
+def _score(store: Store, actor: Actor, job: Job, about: dict[str, Any]) -> None:
+    if job.run_id is not None:
+        scores.put_score(store, run_id=job.run_id, **about)
+
+
+def _measured(store: Store, actor: Actor, job: Job, about: dict[str, Any]) -> None:
+    """What the training takes, by the keys of its estimate; later figures replace earlier ones."""
+    if job.run_id is not None:
+        before = runs.get_run(store, actor=actor, id=job.run_id).measured
+        runs.set_run(store, actor=actor, id=job.run_id, measured={**before, **about})
+
+
+def _report(store: Store, actor: Actor, job: Job, about: dict[str, Any]) -> None:
+    """What was found out about the result; later findings replace earlier ones of their name."""
+    if job.run_id is not None:
+        before = runs.get_run(store, actor=actor, id=job.run_id).report
+        runs.set_run(store, actor=actor, id=job.run_id, report={**before, **about})
+
+
 def _there(store: Store, actor: Actor, job: Job, picture_id: int) -> bool:
     try:
         found = pictures.get_picture(store, actor=actor, id=picture_id)
@@ -80,4 +99,7 @@ APPLIERS: dict[str, Callable[[Store, Actor, Job, dict[str, Any]], None]] = {
     "caption": _caption,
     "faces": _faces,
     "cut_out": _cut_out,
+    "score": _score,
+    "measured": _measured,
+    "report": _report,
 }

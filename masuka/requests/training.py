@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
@@ -10,6 +11,7 @@ from masuka.errors import InvalidInput
 from masuka.requests.base import Limit, Request, field
 from masuka.requests.text import clean_name, clean_prompt
 
+_BLOCKS = re.compile(r"\d{1,3}( ?- ?\d{1,3})?( ?, ?\d{1,3}( ?- ?\d{1,3})?)*")
 LARGEST_SEED = 2**32 - 1
 
 STANDARD_LIMITS = {
@@ -29,6 +31,16 @@ def clean_base(text: str) -> str:
 
 def _clean_prompts(prompts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(clean_prompt(p, field="sample_prompts", shortest=1, longest=2000) for p in prompts)
+
+
+def _clean_blocks(text: str) -> str:
+    """'7-12, 20' in one spelling; raises InvalidInput for anything else."""
+    text = " ".join(text.replace("\u2013", "-").split())
+    if text and not _BLOCKS.fullmatch(text):
+        raise InvalidInput(
+            f"Blocks are given as {text[:40]!r}.", "Write numbers and ranges, as 7-12, 20.", field="blocks"
+        )
+    return text
 
 
 class TrainImage(Request):
@@ -54,20 +66,76 @@ class TrainImage(Request):
     )  # fmt: skip
     batch_size: int = field(1, help="Pictures per micro-step.", ge=1, le=64)
 
+    method: Literal["lora", "dora", "lokr", "textual_inversion", "full"] = field(
+        "lora", label="What is learnt",
+        help="lora suits nearly always; dora is a little truer and slower, lokr smaller; "
+        "textual_inversion learns a word only, full the whole model.",
+        group="Model",
+    )  # fmt: skip
     alpha: int | None = field(
         None, help="Scale of the LoRA; equal to the rank if empty, which every reader agrees on.",
         group="Model", ge=1, le=256,
     )  # fmt: skip
+    dropout: float = field(
+        0.0, label="Dropout", help="Share of the LoRA that is left out of a step, against learning by heart.",
+        group="Model", ge=0.0, le=0.9,
+    )  # fmt: skip
+    lokr_factor: int = field(
+        8, label="LoKr factor", help="How finely lokr divides a layer; lower learns more and is larger.",
+        group="Model", ge=2, le=64,
+    )  # fmt: skip
     layers: Literal["attention", "attention_and_mlp"] = field(
-        "attention_and_mlp", help="Which layers of the transformer get an adapter.", group="Model"
+        "attention_and_mlp", help="Which layers of the model get an adapter.", group="Model"
     )
+    blocks: Annotated[str, AfterValidator(_clean_blocks)] = field(
+        "", label="Only these blocks", help="Numbers as 7-12, 20; empty: all.", group="Model"
+    )
+    embedding_tokens: int = field(
+        4, label="Tokens of the word", help="What textual_inversion learns: so many tokens.",
+        group="Model", ge=1, le=32,
+    )  # fmt: skip
     train_text_encoder: bool = field(
         False, help="Also adapt the CLIP text encoder; its embeddings are then not cached.", group="Model"
     )
     caption_dropout: float = field(
         0.05, help="Share of steps that see an empty caption.", group="Data", ge=0.0, le=0.9
     )
-    optimizer: Literal["adamw", "adamw8bit", "prodigy"] = field(
+    validation_share: float = field(
+        0.0, label="Kept for validation", help="Share of the pictures that are not learnt from, only measured.",
+        group="Data", ge=0.0, le=0.5,
+    )  # fmt: skip
+    prior_dataset_id: int | None = field(
+        None, label="Pictures of the class",
+        help="A data set of other members of the class, learnt beside, so that the class stays as it is.",
+        group="Data", ge=1,
+    )  # fmt: skip
+    prior_weight: float = field(
+        1.0, label="Weight of the class", help="How much those pictures count.", group="Data", ge=0.0, le=10.0
+    )
+    class_preservation: float = field(
+        0.0, label="Keep the class",
+        help="How strongly the class word alone is held to what the base draws for it; "
+        "0 is off, 1 is usual. Takes half as long again.",
+        group="Data", ge=0.0, le=10.0,
+    )  # fmt: skip
+    timesteps: Literal["auto", "uniform", "logit_normal"] = field(
+        "auto", label="Noise levels", help="Which are learnt most; auto is the base's own.", group="Data"
+    )
+    timestep_shift: float = field(
+        1.0, label="Shift", help="Above 1 more noise is learnt (composition), below 1 less (detail).",
+        group="Data", ge=0.1, le=20.0,
+    )  # fmt: skip
+    min_snr_gamma: float = field(
+        0.0, label="Min-SNR", help="Evens out noise levels of SDXL and its kind; 5 is usual, 0 is off.",
+        group="Data", ge=0.0, le=20.0,
+    )  # fmt: skip
+    noise_offset: float = field(
+        0.0, label="Noise offset", help="Lets SDXL and its kind learn dark and light pictures.",
+        group="Data", ge=0.0, le=0.2,
+    )  # fmt: skip
+    optimizer: Literal[
+        "adamw", "adamw8bit", "prodigy", "adafactor", "lion", "came", "schedulefree"
+    ] = field(
         "adamw", help="adamw8bit needs an NVIDIA GPU and saves memory.", group="Optimiser"
     )
     lr_scheduler: Literal["constant", "cosine", "linear"] = field(
@@ -99,6 +167,22 @@ class TrainImage(Request):
     gradient_checkpointing: Literal["auto", "on", "off"] = field(
         "auto", help="Less memory for more time; auto turns it on for large models.", group="Memory"
     )
+    compile_blocks: bool = field(
+        False, label="Compile", help="Quicker steps on an NVIDIA GPU, after a minute or two of compiling.",
+        group="Memory",
+    )  # fmt: skip
+    blocks_on_host: float = field(
+        0.0, label="Blocks in main memory",
+        help="Share of the base that waits outside the GPU and comes when it is its turn; slower.",
+        group="Memory", ge=0.0, le=1.0,
+    )  # fmt: skip
+    processes: int = field(1, label="GPUs", help="How many learn together.", group="Memory", ge=1, le=16)
+    when_memory_runs_short: Literal["adapt", "stop"] = field(
+        "adapt", label="When memory runs short",
+        help="adapt goes on with checkpointing, blocks in main memory, smaller micro-steps, in this order; "
+        "what was changed is said.",
+        group="Memory",
+    )  # fmt: skip
     quantize: Literal["none", "int8", "nf4"] = field(
         "none", label="Quantise the base", help="Frozen base in fewer bits; needs an NVIDIA GPU.",
         group="Memory",
@@ -119,6 +203,26 @@ class TrainImage(Request):
     sample_prompts: Annotated[tuple[str, ...], AfterValidator(_clean_prompts)] = field(
         (), help="What the samples show; {trigger} and {class} are filled in. Empty: two of the captions.",
         group="Output", max_length=8,
+    )  # fmt: skip
+
+    sample_without: bool = field(
+        False, label="Compare with the base", help="Also draws every sample at weight 0, once.", group="Output"
+    )
+    score_every: int = field(
+        0, label="Score every", help="Steps between scores of likeness and validation; 0: at every checkpoint.",
+        unit="steps", group="Output", ge=0, le=10_000,
+    )  # fmt: skip
+    stop_early: int = field(
+        0, label="Stop early", help="Ends after so many scores without a better one; 0 never does.",
+        group="Output", ge=0, le=50,
+    )  # fmt: skip
+    metrics_to: Literal["none", "tensorboard", "trackio"] = field(
+        "none", label="Also log to", help="Writes the figures for that program, into the run's folder.",
+        group="Output",
+    )  # fmt: skip
+    private: bool = field(
+        False, label="Say little in the file", help="Leaves counts, settings and the sample out of the LoRA.",
+        group="Output",
     )  # fmt: skip
 
     def must_fit_together(self) -> None:

@@ -48,7 +48,11 @@ ORDER BY step
 
 @dataclass(frozen=True)
 class Run:
-    """A training; `content` holds hashes of the pictures and captions it learned from."""
+    """A training; `content` holds hashes of the pictures and captions it learned from.
+
+    `estimate` and `measured` have the same keys (see `models.memory`); `report` is what was
+    found out about the result. `parent_id` is the run whose checkpoint it began with.
+    """
 
     id: int
     user_id: int
@@ -65,6 +69,11 @@ class Run:
     created_at: str
     finished_at: str | None
     change: int
+    parent_id: int | None
+    sweep_id: int | None
+    estimate: dict[str, Any]
+    measured: dict[str, Any]
+    report: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,9 @@ class RunChanges(TypedDict, total=False):
     folder: str
     status: str
     finished_at: str | None
+    estimate: Mapping[str, Any]
+    measured: Mapping[str, Any]
+    report: Mapping[str, Any]
 
 
 def add_run(
@@ -126,6 +138,9 @@ def add_run(
     status: str = "created",
     created_at: str | None = None,
     finished_at: str | None = None,
+    parent_id: int | None = None,
+    sweep_id: int | None = None,
+    estimate: Mapping[str, Any] | None = None,
 ) -> Run:
     """The new run, still without figures."""
     actor.must_edit()
@@ -133,6 +148,7 @@ def add_run(
         "user_id": actor.user_id, "job_id": job_id, "character_id": character_id, "dataset_id": dataset_id,
         "name": name, "base": base, "family": family, "config": config, "content": content or {},
         "folder": folder, "status": status, "created_at": created_at or now_at(), "finished_at": finished_at,
+        "parent_id": parent_id, "sweep_id": sweep_id, "estimate": estimate or {},
     }  # fmt: skip
     with db.write():
         return get_run(db, actor=actor, id=add_row(db, "runs", values))
@@ -149,10 +165,11 @@ def list_runs(
     actor: Actor,
     character_id: int | None = None,
     dataset_id: int | None = None,
+    sweep_id: int | None = None,
     limit: int | None = None,
 ) -> list[Run]:
     """Runs, the newest first."""
-    filters = {"character_id = ?": character_id, "dataset_id = ?": dataset_id}
+    filters = {"character_id = ?": character_id, "dataset_id = ?": dataset_id, "sweep_id = ?": sweep_id}
     where = {condition: value for condition, value in filters.items() if value is not None}
     return list_rows(db, Run, table="runs", actor=actor, where=where, limit=limit)
 

@@ -83,12 +83,11 @@ class Batches:
         sigmas = self._family.sample_sigmas(count, latents.shape, self._generator)
         dropped = torch.rand(count, generator=self._generator) < self._dropout
         texts = self._caption_rows[batch.bucket][rows].masked_fill(dropped, 0)
-        levels = sigmas.to(latents.device).view(-1, *(1 for _ in latents.shape[1:]))
-        noisy = latents + levels * (noise - latents)
+        noisy = self._family.add_noise(latents, noise, sigmas)
         return Micro(
             noisy=noisy.to(self._device, self._dtype),
             sigmas=sigmas.to(self._device),
-            target=self._family.target(latents, noise).to(self._device),
+            target=self._family.target(latents, noise, sigmas).to(self._device),
             text={name: t.to(self._device) for name, t in _rows(self._text, texts).items()},
             captions=tuple(self._texts[row] for row in texts.tolist()),
             weights=None

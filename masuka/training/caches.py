@@ -157,7 +157,18 @@ def cache_texts(source: Source, folder: Path, texts: Sequence[str], reporter: Re
             reporter.progress(len(rows), len(wanted))
         free_memory()
     names = rows[""]
-    return Texts({name: torch.cat([rows[text][name] for text in wanted]) for name in names}, wanted)
+    return Texts({name: _padded([rows[text][name] for text in wanted]) for name in names}, wanted)
+
+
+def _padded(rows: Sequence[Tensor]) -> Tensor:
+    """The rows (1, T, …) as one tensor, shorter ones padded with zeros; masks say where."""
+    if rows[0].dim() < 2 or len({row.shape[1] for row in rows}) == 1:
+        return torch.cat(list(rows))
+    longest = max(row.shape[1] for row in rows)
+    padded = [
+        torch.cat([row, row.new_zeros(1, longest - row.shape[1], *row.shape[2:])], dim=1) for row in rows
+    ]
+    return torch.cat(padded)
 
 
 def _encoded(

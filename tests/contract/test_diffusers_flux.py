@@ -14,7 +14,7 @@ from diffusers.hooks import FirstBlockCacheConfig
 from safetensors.torch import save_file
 
 from masuka.errors import InvalidInput, Stop
-from masuka.families.flux import pack, unpack
+from masuka.families.patches import pack, unpack
 from masuka.generation.drawing import Drawer, Identity
 from tests.tiny_flux import (
     FLUX,
@@ -114,7 +114,7 @@ def test_the_target_leads_from_noise_to_the_picture() -> None:
     """noisy - sigma * target = latents, which is what the scheduler's steps add up to."""
     plain, noise = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
     noisy = 0.3 * noise + 0.7 * plain
-    torch.testing.assert_close(noisy - 0.3 * FLUX.target(plain, noise), plain)
+    torch.testing.assert_close(noisy - 0.3 * FLUX.target(plain, noise, torch.tensor([0.3])), plain)
 
 
 def test_diffusers_loads_a_strangers_lora_without_a_word(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_a_family_of_another_package_joins(tmp_path: Path, monkeypatch: pytest.M
     ("source", "reason"),
     [
         ("import nothing_that_exists_here", "ModuleNotFoundError"),
-        ("class Made:\n    name = 'x'\n    entries = ()", "It has no adaptable_text_encoder, autoencoder"),
+        ("class Made:\n    name = 'x'\n    entries = ()", "It has no adaptable_text_encoder, add_noise, autoencoder"),
         ("from masuka.families.flux import Flux as Made", "is taken"),
         ("class Made:\n    def __init__(self):\n        raise RuntimeError('not today')", "not today"),
     ],

@@ -12,10 +12,11 @@ from sqlite_utils import Database, Migrations
 from masuka.store.migrations.m001_initial import m001_initial
 from masuka.store.migrations.m002_access import m002_access
 from masuka.store.migrations.m003_doctor import m003_doctor
+from masuka.store.migrations.m004_training import m004_training
 
 Migration = Callable[[Database], None]
 
-MIGRATIONS: tuple[Migration, ...] = (m001_initial, m002_access, m003_doctor)
+MIGRATIONS: tuple[Migration, ...] = (m001_initial, m002_access, m003_doctor, m004_training)
 
 
 def as_set(migrations: Sequence[Migration]) -> Migrations:
