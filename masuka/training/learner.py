@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from masuka.errors import TrainingError
 from masuka.jobs.reporter import Reporter
 from masuka.training.batches import Batches, Micro
 from masuka.training.checkpoints import Checkpoint
-from masuka.training.lora import FlatWeights, LeanLayers, inject, together
+from masuka.training.lora import ADAPTER, FlatWeights, LeanLayers, inject, together
 from masuka.training.optimizers import (
     build_optimizer,
     build_schedule,
@@ -162,7 +163,38 @@ class Learner:
             for layers in self._lean:
                 layers.on()
 
-    def _loss(self, micro: Micro) -> Tensor:
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Within it `errors` measures the result (the average, if any), and nothing is learnt."""
+        self.weights.show_result()
+        self.denoiser.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.denoiser.train()
+            self.weights.show_training()
+
+    @contextmanager
+    def at_weight(self, weight: float) -> Iterator[None]:
+        """Within it the adapter counts so much: 1 as it was learnt, 0 not at all; needs `as_peft`."""
+        scalings = [
+            module.scaling
+            for part in self._modules().values()
+            for module in part.modules()
+            if isinstance(module, BaseTunerLayer) and ADAPTER in getattr(module, "scaling", {})
+        ]
+        before = [scaling[ADAPTER] for scaling in scalings]
+        for scaling, learnt in zip(scalings, before, strict=True):
+            scaling[ADAPTER] = learnt * weight
+        try:
+            yield
+        finally:
+            for scaling, learnt in zip(scalings, before, strict=True):
+                scaling[ADAPTER] = learnt
+
+    def errors(self, micro: Micro) -> Tensor:
+        """Each sample's mean squared error (B,), before any weighting by its noise level."""
         family = self._plan.family
         if self.text_encoder is not None:
             adapted = family.encode_adapted_text(self.text_encoder, micro.captions)
@@ -170,8 +202,10 @@ class Learner:
             adapted = {name: tensor.to(self._plan.dtype) for name, tensor in adapted.items()}
             micro = replace(micro, text={**micro.text, **adapted})
         predicted = family.predict(self.denoiser, micro.noisy, micro.sigmas, micro.text)
-        errors = _mean_error((predicted.float() - micro.target).square(), micro.weights)
-        return (errors * family.loss_weight(micro.sigmas)).mean()
+        return _mean_error((predicted.float() - micro.target).square(), micro.weights)
+
+    def _loss(self, micro: Micro) -> Tensor:
+        return (self.errors(micro) * self._plan.family.loss_weight(micro.sigmas)).mean()
 
     def _modules(self) -> dict[str, nn.Module]:
         modules = {DENOISER: self.denoiser}
