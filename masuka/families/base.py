@@ -237,6 +237,18 @@ class Family(Protocol):
         """Weight of each sample's squared error, (B,)."""
         ...
 
+    def snr(self, sigmas: Tensor) -> Tensor:
+        """Signal-to-noise ratio (a variance by a variance) at these noise levels, (B,)."""
+        ...
+
+    def min_snr(self, sigmas: Tensor, gamma: float) -> Tensor:
+        """Weight of each sample's squared error by min-SNR, (B,), at most 1 (arXiv:2303.09556).
+
+        min(snr, gamma) by what the error of `predict` is of the picture's own error, which
+        differs with what is predicted. Asked only where `capabilities.snr_weighting` is.
+        """
+        ...
+
     def pipeline(
         self, folder: Path, *, dtype: torch.dtype, device: str, computes_on: str = "", **parts: Any
     ) -> Any:

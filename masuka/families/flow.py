@@ -30,6 +30,16 @@ def evenly(sigmas: Tensor) -> Tensor:
     return torch.ones_like(sigmas)
 
 
+def snr(sigmas: Tensor) -> Tensor:
+    """The picture's variance by the noise's, (B,), where both start with one."""
+    return ((1 - sigmas) / sigmas) ** 2
+
+
+def min_snr(sigmas: Tensor, gamma: float) -> Tensor:
+    """Min-SNR's weight, (B,): the error of noise - latents is the picture's by sigma."""
+    return snr(sigmas).clamp(max=gamma) * sigmas**2
+
+
 def logit_normal(count: int, generator: torch.Generator, *, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Noise levels in (0, 1), (count,): most in the middle, few at the ends."""
     import torch
