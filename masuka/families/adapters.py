@@ -14,6 +14,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,27 +129,36 @@ def load(
             for side in ("lora_A", "lora_B")
         }
         if chosen:
-            put = getattr(pipeline, f"load_lora_into_{part}")
-            put(chosen, None, getattr(pipeline, part), adapter_name=name, _pipeline=pipeline, **_prefix(part))
+            _put(pipeline, part, chosen, name)
     return AdapterReport(applied=sum(_count(getattr(pipeline, p), name) for p in parts), total=len(pairs))
 
 
-def merge_for_training(model: nn.Module, file: Path) -> None:
+def merge_for_training(model: nn.Module, file: Path, *, reader: Any = None) -> None:
     """Merges a training adapter into a model; keeps what undoes it, switched off.
 
-    `file` is a LoRA or the folder that holds one. Merged once and never subtracted: 16-bit weights drift with every merge and unmerge.
+    `file` is a LoRA or the folder that holds some, of which the last by name is the newest.
+    `reader` is the pipeline's class, which translates other tools' names. Merged once and
+    never subtracted: 16-bit weights drift with every merge and unmerge.
     """
+    from safetensors.torch import load_file
+
     if file.is_dir():
-        file = next(iter(sorted(file.glob("*.safetensors"))), file / "adapter.safetensors")
+        file = max(file.glob("*.safetensors"), default=file / "adapter.safetensors")
     shapes, _ = read_header(file)
-    pairs = _pairs(shapes)
+    state = {} if reader is None else _translated(reader, load_file(file), file)[0]
+    pairs = _pairs({key: tuple(tensor.shape) for key, tensor in state.items()} or shapes)
     if not _fitting(pairs, {"transformer": _widths(model)}):
         raise _refusal(file, type(model).__name__, len(pairs))
     load_adapter: Any = model.load_lora_adapter
-    load_adapter(str(file), adapter_name=_TRAINING, use_safetensors=True, local_files_only=True)
+
+    def put(name: str) -> None:
+        options = {"use_safetensors": True, "local_files_only": True}
+        load_adapter(dict(state) or str(file), adapter_name=name, **options)
+
+    put(_TRAINING)
     model.fuse_lora(adapter_names=[_TRAINING])  # type: ignore[operator]
     model.unload_lora()  # type: ignore[operator]
-    load_adapter(str(file), adapter_name=_UNDO, use_safetensors=True, local_files_only=True)
+    put(_UNDO)
     model.requires_grad_(False)
     model.disable_adapters()  # type: ignore[operator]
 
@@ -170,8 +180,13 @@ def without_training_adapter(model: nn.Module) -> Iterator[None]:
         switch(active) if active else model.disable_adapters()  # type: ignore[operator]
 
 
-def _prefix(part: str) -> dict[str, str]:
-    return {"prefix": part} if part.startswith("text_encoder") else {}
+def _put(pipeline: Any, part: str, layers: Mapping[str, Tensor], name: str) -> None:
+    """Gives the layers to diffusers' own loader; not every pipeline's knows alphas."""
+    kind, prefix = ("text_encoder", {"prefix": part}) if part.startswith("text_encoder") else (part, {})
+    put = getattr(pipeline, f"load_lora_into_{kind}")
+    alphas = {"network_alphas": None} if "network_alphas" in signature(put).parameters else {}
+    given = {kind: getattr(pipeline, part), **alphas, **prefix}
+    put(layers, **given, adapter_name=name, _pipeline=pipeline)
 
 
 def _peft_config(ranks: Mapping[str, int]) -> dict[str, Any]:
@@ -236,14 +251,7 @@ def _read(pipeline: Any, file: Path, metadata: Mapping[str, str]) -> dict[str, T
     """The file's tensors under this pipeline's names, each layer's alpha folded in."""
     from safetensors.torch import load_file
 
-    try:
-        state, alphas = pipeline.lora_state_dict(load_file(file), return_alphas=True)
-    except (ValueError, KeyError, RuntimeError, IndexError, AttributeError) as error:
-        raise InvalidInput(
-            f"The layers of {file.name} have names that diffusers cannot translate.",
-            "Export it again in the diffusers format.",
-            field="adapter",
-        ) from error
+    state, alphas = _translated(pipeline, load_file(file), file)
     state = {_as_here(pipeline, _modern(key)): tensor for key, tensor in state.items()}
     _must_have_ranks(file, state)
     stated = _stated_scales(metadata)
@@ -257,6 +265,19 @@ def _read(pipeline: Any, file: Path, metadata: Mapping[str, str]) -> dict[str, T
         if scale != 1.0:
             state[key] = (state[key].float() * scale).to(state[key].dtype)
     return state
+
+
+def _translated(reader: Any, tensors: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor], Any]:
+    """The tensors under diffusers' names, and each layer's alpha where the reader gives them."""
+    try:
+        found = reader.lora_state_dict(dict(tensors), return_alphas=True)
+    except (ValueError, KeyError, RuntimeError, IndexError, AttributeError) as error:
+        raise InvalidInput(
+            f"The layers of {file.name} have names that diffusers cannot translate.",
+            "Export it again in the diffusers format.",
+            field="adapter",
+        ) from error
+    return found if isinstance(found, tuple) else (found, {})
 
 
 def _must_have_ranks(file: Path, state: Mapping[str, Tensor]) -> None:

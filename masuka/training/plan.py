@@ -55,7 +55,8 @@ class Plan:
         if not named:
             return None
         path = Path(named)
-        return next(iter(sorted(path.glob("*.safetensors"))), path) if path.is_dir() else path
+        # Several are versions of one, the newest last by name.
+        return max(path.glob("*.safetensors"), default=path) if path.is_dir() else path
 
     @property
     def source(self) -> Source:
