@@ -24,9 +24,12 @@ from masuka.training.batches import Batches, Micro
 from masuka.training.checkpoints import Checkpoint
 from masuka.training.lora import ADAPTER, FlatWeights, LeanLayers, inject, together
 from masuka.training.optimizers import (
+    FACTORED,
+    averaged,
     build_optimizer,
     build_schedule,
     learning_rate_of,
+    matrices_of,
     optimizer_state,
     restore_optimizer,
 )
@@ -78,7 +81,7 @@ class Learner:
         self._lean = [LeanLayers(module, plan.dtype) for module in self._modules().values()]
         for layers in self._lean:
             layers.on()
-        optimizer = build_optimizer(request, self.weights.master)
+        optimizer = build_optimizer(request, self.weights.master, self._matrices())
         schedule = build_schedule(request, optimizer)
         self._optimizer, self._schedule = self._accelerator.prepare(optimizer, schedule)
         if self._recompute():
@@ -108,7 +111,7 @@ class Learner:
         self._optimizer.step()
         self._schedule.step()
         self.weights.publish()
-        self.weights.update_average(step)
+        self._average(step)
         self.weights.forget_gradients()
         self.whole_step = step + 1
         # The one wait for the device in a step.
@@ -139,6 +142,7 @@ class Learner:
         groups, state = checkpoint.groups, checkpoint.state
         self.weights.restore(groups["adapter"], groups.get("average"))
         restore_optimizer(self._optimizer, groups["optimizer"], state["optimizer"])
+        self._average()
         self._schedule.load_state_dict(dict(state["schedule"]))
         if self._accelerator.scaler is not None and state["scaler"]:
             self._accelerator.scaler.load_state_dict(state["scaler"])
@@ -165,7 +169,7 @@ class Learner:
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Within it `errors` measures the result (the average, if any), and nothing is learnt."""
+        """Within it `errors` measures the result, and nothing is learnt."""
         self.weights.show_result()
         self.denoiser.eval()
         try:
@@ -177,7 +181,7 @@ class Learner:
 
     @contextmanager
     def at_weight(self, weight: float) -> Iterator[None]:
-        """Within it the adapter counts so much: 1 as it was learnt, 0 not at all; needs `as_peft`."""
+        """Within it the adapter counts so much, 1 as it was learnt; needs `as_peft`."""
         scalings = [
             module.scaling
             for part in self._modules().values()
@@ -221,12 +225,26 @@ class Learner:
         }
         torch.manual_seed(request.seed)
         named = {
-            part: inject(
-                module, targets=targets[part], rank=request.rank, alpha=request.alpha or request.rank
-            )
+            part: inject(module, request, targets[part], blocks=request.blocks if part == DENOISER else "")
             for part, module in self._modules().items()
         }
         return FlatWeights(together(named), dtype=self._plan.dtype, ema_decay=request.ema_decay)
+
+    def _matrices(self) -> list[nn.Parameter]:
+        if self._plan.request.optimizer not in FACTORED:
+            return []
+        gradients = self.weights.master.grad
+        assert gradients is not None
+        return matrices_of(self.weights.named(), self.weights.named(gradients))
+
+    def _average(self, step: int | None = None) -> None:
+        """Lets the average follow; a schedule-free optimiser's is its own and of this moment."""
+        if self._plan.request.optimizer == "schedulefree":
+            self.weights.average = averaged(
+                self._optimizer, self.weights.master.data, self.weights.average
+            )
+        elif step is not None:
+            self.weights.update_average(step)
 
     def _recompute(self) -> bool:
         setting = self._plan.request.gradient_checkpointing

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,34 +18,85 @@ from torch.optim.lr_scheduler import LambdaLR
 from masuka.errors import NoAccelerator
 from masuka.requests.training import TrainImage
 
+FACTORED = ("adafactor", "came")
+"""They keep a row and a column of a matrix's second moments instead of all; a vector has neither."""
 
-def build_optimizer(request: TrainImage, master: nn.Parameter) -> torch.optim.Optimizer:
-    """The optimiser over the one vector of weights.
+
+def build_optimizer(
+    request: TrainImage, master: nn.Parameter, matrices: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """The optimiser over the one vector of weights; the `FACTORED` ones over its `matrices`.
 
     Raises NoAccelerator for the 8-bit one without an NVIDIA GPU.
     """
-    if request.optimizer == "prodigy":
+    name, weights = request.optimizer, list(matrices) or [master]
+    rate, decay = request.learning_rate, request.weight_decay
+    if name == "prodigy":
         from prodigyopt import Prodigy
 
         # It prints a line about weight decay; a worker's output is the job's log.
         with contextlib.redirect_stdout(io.StringIO()):
             prodigy: torch.optim.Optimizer = Prodigy(
-                [master], lr=1.0, weight_decay=request.weight_decay, use_bias_correction=True,
-                safeguard_warmup=True,
-            )  # fmt: skip
+                [master], lr=1.0, weight_decay=decay, use_bias_correction=True, safeguard_warmup=True
+            )
             return prodigy
-    if request.optimizer == "adamw8bit":
+    if name == "adamw8bit":
         if master.device.type != "cuda":
             raise NoAccelerator("adamw8bit needs an NVIDIA GPU.", "Choose adamw, which learns the same.")
         from bitsandbytes.optim import AdamW8bit
 
-        eight: torch.optim.Optimizer = AdamW8bit(
-            [master], lr=request.learning_rate, weight_decay=request.weight_decay
-        )
+        eight: torch.optim.Optimizer = AdamW8bit([master], lr=rate, weight_decay=decay)
         return eight
-    return torch.optim.AdamW(
-        [master], lr=request.learning_rate, weight_decay=request.weight_decay, fused=True
-    )
+    if name == "adamw":
+        return torch.optim.AdamW([master], lr=rate, weight_decay=decay, fused=True)
+    return _from_library(name, master, weights, rate=rate, decay=decay)
+
+
+def _from_library(
+    name: str, master: nn.Parameter, weights: list[nn.Parameter], *, rate: float, decay: float
+) -> torch.optim.Optimizer:
+    from pytorch_optimizer import CAME, AdaFactor, Lion, ScheduleFreeAdamW
+
+    made: torch.optim.Optimizer
+    if name == "adafactor":
+        # Scaled by the weights' own size, a LoRA's B, which begins at zero, would hardly move.
+        made = AdaFactor(
+            weights, lr=rate, betas=(None, 0.999), weight_decay=decay,
+            scale_parameter=False, relative_step=False,
+        )  # fmt: skip
+    elif name == "came":
+        made = CAME(weights, lr=rate, weight_decay=decay)
+    elif name == "lion":
+        made = Lion([master], lr=rate, weight_decay=decay)
+    else:
+        made = ScheduleFreeAdamW([master], lr=rate, weight_decay=decay)
+    return made
+
+
+def matrices_of(values: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> list[nn.Parameter]:
+    """Each layer's part of the vector as a matrix of its own that shares memory with it."""
+    found = []
+    for name, value in values.items():
+        flat = value if value.dim() < 3 else value.flatten(1)
+        one = nn.Parameter(flat)
+        one.grad = gradients[name].view_as(flat)
+        found.append(one)
+    return found
+
+
+def averaged(optimizer: torch.optim.Optimizer, master: Tensor, into: Tensor | None) -> Tensor | None:
+    """The weights that a schedule-free optimiser stands for; None for every other.
+
+    What it steps is not its result (Defazio et al. 2024, arXiv:2405.15682). Computed aside:
+    its own switch there and back would not come back to the same numbers.
+    """
+    group = optimizer.param_groups[0]
+    if "train_mode" not in group:
+        return None
+    ahead = optimizer.state.get(group["params"][0], {}).get("z", master)
+    if into is None:
+        into = torch.empty_like(master)
+    return torch.lerp(master, ahead, 1 - 1 / group["betas"][0], out=into)
 
 
 def build_schedule(request: TrainImage, optimizer: torch.optim.Optimizer) -> LambdaLR:
@@ -70,12 +121,14 @@ def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, plain values) of an optimiser over one parameter."""
+    """(tensors, plain values) of an optimiser with one group of parameters."""
     # Not state_dict(): bitsandbytes (0.50) hides its tensors one level deeper there, for FSDP.
     group = optimizer.param_groups[0]
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}
-    places = {"state": optimizer.state.get(group["params"][0], {}), "group": group}
+    places = {"group": group}
+    for number, weight in enumerate(group["params"]):
+        places[_place(number)] = optimizer.state.get(weight, {})
     for place, values in places.items():
         for name, value in values.items():
             if isinstance(value, Tensor):
@@ -90,13 +143,17 @@ def restore_optimizer(
 ) -> None:
     """Puts an optimiser where `optimizer_state` found one of the same kind."""
     present = optimizer.state_dict()
-    values = {**plain, **tensors}
+    by_place: dict[str, dict[str, Any]] = {}
+    for key, value in {**plain, **tensors}.items():
+        place, _, name = key.partition(".")
+        by_place.setdefault(place, {})[name] = value
     group = dict(present["param_groups"][0])
-    for name, value in group.items():
-        if name == "params":
-            continue
-        stored: Any = values.get(f"group.{name}", value)
+    for name, stored in by_place.get("group", {}).items():
         # JSON has no tuples; betas must stay one.
-        group[name] = tuple(stored) if isinstance(value, tuple) else stored
-    state = {k.removeprefix("state."): v for k, v in values.items() if k.startswith("state.")}
-    optimizer.load_state_dict({"state": {0: state} if state else {}, "param_groups": [group]})
+        group[name] = tuple(stored) if isinstance(group.get(name), tuple) else stored
+    state = {n: by_place[_place(n)] for n in range(len(group["params"])) if _place(n) in by_place}
+    optimizer.load_state_dict({"state": state, "param_groups": [group]})
+
+
+def _place(number: int) -> str:
+    return f"state{number or ''}"

@@ -15,6 +15,7 @@ from tests.architecture.source import ROOT, Module, imports, modules, named, pro
 
 HEAVY_LIBRARIES = {
     "torch", "torchvision", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes", "prodigyopt",
+    "pytorch_optimizer",
 }  # fmt: skip
 HEAVY_MODULES = (
     "masuka.training.*",

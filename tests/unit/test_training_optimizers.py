@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from torch import nn
 from masuka.errors import NoAccelerator
 from masuka.requests.training import TrainImage
 from masuka.training.optimizers import (
+    FACTORED,
+    averaged,
     build_optimizer,
     build_schedule,
     learning_rate_of,
+    matrices_of,
     optimizer_state,
     restore_optimizer,
 )
@@ -34,7 +38,7 @@ def walk(master: nn.Parameter, optimizer: torch.optim.Optimizer, steps: range) -
         optimizer.step()
 
 
-@pytest.mark.parametrize("name", ["adamw", "prodigy"])
+@pytest.mark.parametrize("name", ["adamw", "prodigy", "lion", "schedulefree"])
 def test_a_restored_optimiser_takes_the_same_steps(name: str) -> None:
     asked = request(optimizer=name, learning_rate=1e-2)
     straight, first, second = weights(), weights(), weights()
@@ -50,6 +54,73 @@ def test_a_restored_optimiser_takes_the_same_steps(name: str) -> None:
     assert torch.equal(second, straight)
     assert learning_rate_of(after) == learning_rate_of(build_and_walk(asked))
     assert not torch.equal(first, straight)
+
+
+def parts(master: nn.Parameter) -> list[nn.Parameter]:
+    """The vector's matrices: 4 × 6, 12 and 2 × 1 × 2."""
+    shapes = {"a": (0, (4, 6)), "b": (24, (12,)), "c": (36, (2, 1, 2))}
+    master.grad = torch.zeros_like(master)
+    views = [
+        {n: vector[start : start + math.prod(shape)].view(shape) for n, (start, shape) in shapes.items()}
+        for vector in (master.data, master.grad)
+    ]
+    return matrices_of(*views)
+
+
+def walk_parts(master: nn.Parameter, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        assert master.grad is not None
+        master.grad.copy_(torch.sin(master.detach() * 3 + step))
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", FACTORED)
+def test_a_factored_optimiser_sees_matrices_and_goes_on_exactly(name: str) -> None:
+    asked = request(optimizer=name, learning_rate=1e-2)
+    straight, first, second = weights(), weights(), weights()
+    walk_parts(straight, build_optimizer(asked, straight, parts(straight)), range(8))
+    before = build_optimizer(asked, first, parts(first))
+    walk_parts(first, before, range(5))
+    tensors, plain = optimizer_state(before)
+    assert tensors["state.exp_avg_sq_row"].shape == (4,) and tensors["state.exp_avg_sq_col"].shape == (6,)
+    assert tensors["state1.exp_avg_sq"].shape == (12,), "a vector is kept whole"
+    kept = {key: tensor.clone() for key, tensor in tensors.items()}
+    with torch.no_grad():
+        second.copy_(first)
+    after = build_optimizer(asked, second, parts(second))
+    restore_optimizer(after, kept, json.loads(json.dumps(plain)))
+    walk_parts(second, after, range(5, 8))
+    assert torch.equal(second, straight)
+    assert not torch.equal(first, straight)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "came", "lion", "schedulefree", "prodigy", "adamw"])
+def test_every_optimiser_comes_closer(name: str) -> None:
+    """A LoRA's B begins at zero: also from there each must come to what is wanted."""
+    wanted = torch.linspace(-0.05, 0.05, 40)
+    master = nn.Parameter(torch.zeros(40))
+    asked = request(optimizer=name, learning_rate=1e-3, weight_decay=0.0)
+    optimizer = build_optimizer(asked, master, parts(master) if name in FACTORED else ())
+    master.grad = torch.zeros(40) if master.grad is None else master.grad
+    for _ in range(150):
+        master.grad.copy_(master.detach() - wanted)
+        optimizer.step()
+    assert float((master.detach() - wanted).norm()) < 0.2 * float(wanted.norm())
+
+
+def test_a_schedule_free_optimisers_result_is_its_own_and_disturbs_nothing() -> None:
+    asked = request(optimizer="schedulefree", learning_rate=1e-2)
+    master, other = weights(), weights()
+    optimizer = build_optimizer(asked, master)
+    walk(master, optimizer, range(6))
+    before = master.detach().clone()
+    result = averaged(optimizer, master.data, None)
+    assert torch.equal(master, before)
+    theirs: Any = build_optimizer(asked, other)
+    walk(other, theirs, range(6))
+    theirs.eval()
+    assert result is not None and torch.equal(result, other) and not torch.equal(result, before)
+    assert averaged(build_optimizer(request(), weights()), master.data, None) is None
 
 
 def test_a_restored_eight_bit_optimiser_takes_the_same_steps() -> None:
