@@ -1,14 +1,13 @@
 """LoRA files for diffusers pipelines: written, checked, loaded and counted.
 
-Knows tensors named `<component>.<module>.lora_A.weight`, and no family. Scales (alpha)
-are always folded into the weights, so nothing depends on who reads which metadata, and
-a stranger's metadata never reaches a library's constructor.
+Knows the names in `keys`, and no family. Scales (alpha) are always folded into the weights,
+so nothing depends on who reads which metadata, and a stranger's metadata never reaches a
+library's constructor.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import struct
@@ -20,17 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from masuka.errors import InvalidInput
 from masuka.families.base import AdapterReport
+from masuka.families.keys import DOWN, MAGNITUDE, Convention, Names
+from masuka.families.keys_files import CLIP, METADATA_KEY, canonical, layers_of, widths_of, written
+from masuka.families.keys_tables import PLAIN, PLAIN_OF
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-METADATA_KEY = "lora_adapter_metadata"
-"""Where diffusers looks for peft's configuration in a safetensors header."""
 _LARGEST_HEADER_BYTES = 64 * 2**20
 _TRAINING, _UNDO = "masuka_training", "masuka_undo"
-_CLIP = "text_model."
-"""In front of a CLIP encoder's layers in every LoRA file; transformers 5 dropped it inside."""
-_NAMED = re.compile(r"^(?P<part>\w+)\.(?P<module>.+)\.(?P<side>lora_[AB])\.weight$")
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -70,30 +67,44 @@ def save(
     metadata: Mapping[str, str],
     *,
     alpha: float | None = None,
+    names: Names = PLAIN,
 ) -> None:
-    """Writes the parts' peft state dicts as one LoRA file, alpha folded in (= rank)."""
-    from safetensors.torch import save_file
+    """Writes the parts' peft state dicts as one LoRA file in the family's first convention.
 
+    Alpha is folded in (= rank), so that every reader agrees on the scale.
+    """
     tensors: dict[str, Tensor] = {}
-    stated: dict[str, Any] = {}
     for part, layers in parts.items():
-        ranks: dict[str, int] = {}
         for key, tensor in layers.items():
             name = key.removeprefix("base_model.model.").replace(".default.weight", ".weight")
-            module, side = name.removesuffix(".weight").rsplit(".", 1)
-            rank = tensor.shape[0] if side == "lora_A" else tensor.shape[1]
-            if side == "lora_A":
-                ranks[module.removeprefix(_CLIP)] = rank
-            elif alpha is not None and alpha != rank:
-                tensor = (tensor.float() * (alpha / rank)).to(tensor.dtype)
-            tensors[f"{part}.{_as_known(part, name)}"] = tensor.detach().cpu().contiguous()
-        if ranks:
-            stated |= {f"{part}.{key}": value for key, value in _peft_config(ranks).items()}
-    about = {"format": "pt", **metadata, METADATA_KEY: json.dumps(stated, sort_keys=True)}
+            name = name.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+            if name.endswith(".lora_B.weight") and alpha is not None and alpha != tensor.shape[1]:
+                tensor = (tensor.float() * (alpha / tensor.shape[1])).to(tensor.dtype)
+            tensors[f"{part}.{name}"] = tensor
+    write(file, tensors, metadata, names=names)
+
+
+def write(
+    file: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    names: Names = PLAIN,
+    convention: Convention | None = None,
+) -> None:
+    """Writes tensors of MASUKA's names as a file of that convention, whole or not at all."""
+    from safetensors.torch import save_file
+
+    chosen = convention or names.primary
+    named = {key: t.detach().cpu().contiguous() for key, t in written(tensors, names, chosen).items()}
+    about = {"format": "pt", **metadata}
+    if chosen == "diffusers":
+        # Kohya's readers find alpha in the tensors, and diffusers refuses both together.
+        about[METADATA_KEY] = json.dumps(_stated(tensors), sort_keys=True)
     file.parent.mkdir(parents=True, exist_ok=True)
     staged = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, staged, metadata=about)
+        save_file(named, staged, metadata=about)
         with staged.open("rb+") as stream:
             os.fsync(stream.fileno())
         staged.replace(file)
@@ -101,66 +112,89 @@ def save(
         staged.unlink(missing_ok=True)
 
 
+def read(file: Path, names: Names) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
+    """A file's tensors under MASUKA's names, the layers not understood, and its metadata.
+
+    Raises InvalidInput for a file that is no whole LoRA file; its header is checked first.
+    """
+    from safetensors.torch import load_file
+
+    _, metadata = read_header(file)
+    tensors, unread = canonical(load_file(file), names, metadata)
+    return tensors, unread, metadata
+
+
 def load(
-    pipeline: Any, file: Path, name: str, *, parts: Sequence[str], foreign: str, family: str
+    pipeline: Any,
+    file: Path,
+    name: str,
+    *,
+    parts: Sequence[str],
+    foreign: str,
+    family: str,
+    names: Names = PLAIN,
 ) -> AdapterReport:
     """Loads the file's layers that fit the pipeline's parts; counts layers.
 
-    `foreign` is a regular expression for the tensor names of this family's other formats,
-    which diffusers converts. Raises InvalidInput when nothing fits, before any change:
-    diffusers itself loads a LoRA of another family without a word and without effect.
+    `foreign` is a regular expression for the tensor names of formats that only diffusers
+    knows how to convert. Raises InvalidInput when nothing fits, before any change: diffusers
+    itself loads a LoRA of another family without a word and without effect.
     """
-    shapes, metadata = read_header(file)
-    shapes = {_as_here(pipeline, key): shape for key, shape in shapes.items()}
-    modules = {part: _widths(getattr(pipeline, part)) for part in parts}
-    known = any(re.search(foreign, key) for key in shapes)
-    if not known and not _fitting(_pairs(shapes), modules):
-        raise _refusal(file, family, len(_pairs(shapes)))
-    state = _read(pipeline, file, metadata)
-    pairs = _pairs({key: tuple(tensor.shape) for key, tensor in state.items()})
-    fitting = _fitting(pairs, modules)
-    if not fitting:
-        raise _refusal(file, family, len(pairs))
+    known = {part: _widths(getattr(pipeline, part, None)) for part in parts}
+    layers, total = _chosen(file, names, known, reader=pipeline, foreign=foreign)
+    if not layers:
+        raise _refusal(file, family, total)
     for part in parts:
         chosen = {
-            f"{part}.{module}.{side}.weight": state[f"{part}.{module}.{side}.weight"]
-            for fit, module in fitting
-            if fit == part
-            for side in ("lora_A", "lora_B")
+            f"{layer}.{leaf}": tensor
+            for layer, leaves in layers.items()
+            if layer.startswith(f"{part}.")
+            for leaf, tensor in leaves.items()
         }
         if chosen:
             _put(pipeline, part, chosen, name)
-    return AdapterReport(applied=sum(_count(getattr(pipeline, p), name) for p in parts), total=len(pairs))
+    return AdapterReport(applied=sum(_count(getattr(pipeline, p, None), name) for p in parts), total=total)
 
 
-def merge_for_training(model: nn.Module, file: Path, *, reader: Any = None) -> None:
+def merge_for_training(model: nn.Module, file: Path, *, reader: Any = None, names: Names = PLAIN) -> None:
     """Merges a training adapter into a model; keeps what undoes it, switched off.
 
     `file` is a LoRA or the folder that holds some, of which the last by name is the newest.
     `reader` is the pipeline's class, which translates other tools' names. Merged once and
     never subtracted: 16-bit weights drift with every merge and unmerge.
     """
-    from safetensors.torch import load_file
-
     if file.is_dir():
         file = max(file.glob("*.safetensors"), default=file / "adapter.safetensors")
-    shapes, _ = read_header(file)
-    state = {} if reader is None else _translated(reader, load_file(file), file)[0]
-    pairs = _pairs({key: tuple(tensor.shape) for key, tensor in state.items()} or shapes)
-    if not _fitting(pairs, {"transformer": _widths(model)}):
-        raise _refusal(file, type(model).__name__, len(pairs))
+    layers, total = _chosen(file, names, {names.part: _widths(model)}, reader=reader, foreign="")
+    if not layers:
+        raise _refusal(file, type(model).__name__, total)
+    state = {f"{layer}.{leaf}": tensor for layer, leaves in layers.items() for leaf, tensor in leaves.items()}
     load_adapter: Any = model.load_lora_adapter
-
-    def put(name: str) -> None:
-        options = {"use_safetensors": True, "local_files_only": True}
-        load_adapter(dict(state) or str(file), adapter_name=name, **options)
-
-    put(_TRAINING)
+    load_adapter(dict(state), prefix=names.part, adapter_name=_TRAINING)
     model.fuse_lora(adapter_names=[_TRAINING])  # type: ignore[operator]
     model.unload_lora()  # type: ignore[operator]
-    put(_UNDO)
+    load_adapter(dict(state), prefix=names.part, adapter_name=_UNDO)
     model.requires_grad_(False)
     model.disable_adapters()  # type: ignore[operator]
+
+
+def _chosen(
+    file: Path, names: Names, known: Mapping[str, Mapping[str, tuple[int, int]]], *, reader: Any, foreign: str
+) -> tuple[dict[str, dict[str, Tensor]], int]:
+    """The file's layers that fit, and how many it has.
+
+    What MASUKA's own tables do not name is left to diffusers' converters.
+    """
+    from safetensors.torch import load_file
+
+    tensors, unread, metadata = read(file, names)
+    if unread and reader is not None:
+        raw = load_file(file)
+        if any(re.search(foreign, key) for key in raw):
+            tensors, unread = canonical(_translated(reader, raw, file), PLAIN_OF[names.part], metadata)
+    layers = layers_of({_as_here(known, key): tensor for key, tensor in tensors.items()})
+    fitting = {layer: leaves for layer, leaves in layers.items() if _fits(layer, leaves, known)}
+    return fitting, len(layers) + len({re.sub(r"\.(lora|lokr|hada)_.*$", "", key) for key in unread})
 
 
 @contextmanager
@@ -189,8 +223,22 @@ def _put(pipeline: Any, part: str, layers: Mapping[str, Tensor], name: str) -> N
     put(layers, **given, adapter_name=name, _pipeline=pipeline)
 
 
-def _peft_config(ranks: Mapping[str, int]) -> dict[str, Any]:
-    """What peft needs to rebuild the layers; alpha = rank everywhere."""
+def _stated(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What peft needs to rebuild each part's layers, by `<part>.<setting>`; alpha = rank."""
+    ranks: dict[str, dict[str, int]] = {}
+    with_dora = {key.partition(".")[0] for key in tensors if key.endswith(MAGNITUDE)}
+    for key, tensor in tensors.items():
+        if key.endswith(f".{DOWN}"):
+            part, _, module = key.removesuffix(f".{DOWN}").partition(".")
+            ranks.setdefault(part, {})[module.removeprefix(CLIP)] = int(tensor.shape[0])
+    return {
+        f"{part}.{setting}": value
+        for part, of in ranks.items()
+        for setting, value in _peft_config(of, dora=part in with_dora).items()
+    }
+
+
+def _peft_config(ranks: Mapping[str, int], *, dora: bool) -> dict[str, Any]:
     most = max(ranks.values())
     others = {module: rank for module, rank in ranks.items() if rank != most}
     return {
@@ -201,26 +249,9 @@ def _peft_config(ranks: Mapping[str, int]) -> dict[str, Any]:
         "target_modules": sorted(ranks),
         "lora_dropout": 0.0,
         "bias": "none",
-        "use_dora": False,
+        "use_dora": dora,
         "use_rslora": False,
     }
-
-
-def _pairs(shapes: Mapping[str, tuple[int, ...]]) -> dict[tuple[str, str], tuple[int, int]]:
-    """(part, module) → (inputs, outputs) of every layer that has both sides.
-
-    A layer that is not named this way counts too, with widths that fit nothing.
-    """
-    sides: dict[tuple[str, str], dict[str, int]] = {}
-    for key, shape in shapes.items():
-        match = _NAMED.match(key)
-        if match:
-            width = (shape[1] if match["side"] == "lora_A" else shape[0]) if len(shape) > 1 else 0
-            sides.setdefault((match["part"], match["module"]), {})[match["side"]] = width
-        elif not key.endswith(("alpha", "dora_scale")):
-            stem = re.sub(r"\.(lora_\w+|lora\.\w+|lokr_\w+|hada_\w+)(\.weight)?$", "", key)
-            sides.setdefault(("", stem), {})
-    return {layer: (side.get("lora_A", 0), side.get("lora_B", 0)) for layer, side in sides.items()}
 
 
 def _widths(module: Any) -> dict[str, tuple[int, int]]:
@@ -237,111 +268,50 @@ def _widths(module: Any) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _fitting(
-    pairs: Mapping[tuple[str, str], tuple[int, int]], modules: Mapping[str, Mapping[str, tuple[int, int]]]
-) -> list[tuple[str, str]]:
-    return [
-        (part, module)
-        for (part, module), widths in pairs.items()
-        if modules.get(part, {}).get(module) == widths
-    ]
+def _fits(
+    layer: str, leaves: Mapping[str, Tensor], known: Mapping[str, Mapping[str, tuple[int, int]]]
+) -> bool:
+    """Whether a part has a layer of this name and these widths."""
+    part, _, module = layer.partition(".")
+    widths = known.get(part, {}).get(module)
+    return widths is not None and widths == widths_of(leaves)
 
 
-def _read(pipeline: Any, file: Path, metadata: Mapping[str, str]) -> dict[str, Tensor]:
-    """The file's tensors under this pipeline's names, each layer's alpha folded in."""
-    from safetensors.torch import load_file
-
-    state, alphas = _translated(pipeline, load_file(file), file)
-    state = {_as_here(pipeline, _modern(key)): tensor for key, tensor in state.items()}
-    _must_have_ranks(file, state)
-    stated = _stated_scales(metadata)
-    for key in [k for k in state if k.endswith(".lora_B.weight")]:
-        layer = key.removesuffix(".lora_B.weight")
-        rank = int(state[key].shape[1])
-        alpha = (alphas or {}).get(f"{layer}.alpha")
-        scale = float(alpha) / rank if alpha is not None else stated(layer, rank)
-        if not math.isfinite(scale):
-            raise InvalidInput(f"{file.name} states a scale that is no number.", field="adapter")
-        if scale != 1.0:
-            state[key] = (state[key].float() * scale).to(state[key].dtype)
-    return state
-
-
-def _translated(reader: Any, tensors: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor], Any]:
-    """The tensors under diffusers' names, and each layer's alpha where the reader gives them."""
+def _translated(reader: Any, tensors: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """The tensors as diffusers' own converters name them, their alphas among them."""
+    unet = getattr(reader, "unet", None)
+    options = {} if unet is None else {"unet_config": unet.config}
     try:
-        found = reader.lora_state_dict(dict(tensors), return_alphas=True)
+        found = reader.lora_state_dict(dict(tensors), return_alphas=True, **options)
     except (ValueError, KeyError, RuntimeError, IndexError, AttributeError) as error:
         raise InvalidInput(
             f"The layers of {file.name} have names that diffusers cannot translate.",
             "Export it again in the diffusers format.",
             field="adapter",
         ) from error
-    return found if isinstance(found, tuple) else (found, {})
+    import torch
+
+    state, alphas = (found[0], found[1] or {}) if isinstance(found, tuple) else (found, {})
+    return {**state, **{key: torch.as_tensor(float(value)) for key, value in alphas.items()}}
 
 
-def _must_have_ranks(file: Path, state: Mapping[str, Tensor]) -> None:
-    for key, up in state.items():
-        layer, is_up, _ = key.rpartition(".lora_B.weight")
-        down = state.get(f"{layer}.lora_A.weight") if is_up else None
-        if not is_up or down is None:
-            continue
-        ranks = (down.shape[0] if down.dim() > 1 else 0, up.shape[1] if up.dim() > 1 else 0)
-        if ranks[0] != ranks[1] or not ranks[0]:
-            raise InvalidInput(
-                f"The two halves of {layer} in {file.name} do not belong together.",
-                "The file is damaged; download or export it again.",
-                field="adapter",
-            )
-
-
-def _as_known(part: str, name: str) -> str:
-    """The layer's name as files have it."""
-    return _CLIP + name.removeprefix(_CLIP) if part.startswith("text_encoder") else name
-
-
-def _as_here(pipeline: Any, key: str) -> str:
-    """The tensor's name as this pipeline's parts have it."""
+def _as_here(known: Mapping[str, Mapping[str, Any]], key: str) -> str:
+    """The tensor's name as these parts have it."""
     part, _, name = key.partition(".")
-    if part.startswith("text_encoder") and not hasattr(getattr(pipeline, part, None), "text_model"):
-        return f"{part}.{name.removeprefix(_CLIP)}"
-    return key
-
-
-def _modern(key: str) -> str:
-    """The key in peft's spelling; older text-encoder files say lora_linear_layer.down."""
-    for old, new in ((".lora_linear_layer.down.", ".lora_A."), (".lora_linear_layer.up.", ".lora_B.")):
-        key = key.replace(old, new)
-    return key
-
-
-def _stated_scales(metadata: Mapping[str, str]) -> Any:
-    """A function (layer, rank) → scale, from the peft configuration in the header."""
-    try:
-        config = json.loads(metadata.get(METADATA_KEY, "{}"))
-    except (ValueError, RecursionError):
-        config = {}
-    config = config if isinstance(config, dict) else {}
-
-    def scale(layer: str, rank: int) -> float:
-        part, _, module = layer.partition(".")
-        alpha = config.get(f"{part}.lora_alpha", rank)
-        patterns = config.get(f"{part}.alpha_pattern")
-        for pattern, value in (patterns if isinstance(patterns, dict) else {}).items():
-            if module == pattern.lstrip("^") or module.endswith(f".{pattern}"):
-                alpha = value
-        if not isinstance(alpha, (int, float)):
-            return 1.0
-        return alpha / (math.sqrt(rank) if config.get(f"{part}.use_rslora") is True else rank)
-
-    return scale
+    if not part.startswith("text_encoder"):
+        return key
+    inside = CLIP if any(module.startswith(CLIP) for module in known.get(part, {})) else ""
+    return f"{part}.{inside}{name.removeprefix(CLIP)}"
 
 
 def _count(module: Any, name: str) -> int:
     """How many layers of the module hold this adapter."""
     if module is None:
         return 0
-    return sum(name in getattr(layer, "lora_A", ()) for layer in module.modules())
+    return sum(
+        any(name in getattr(layer, leaf, ()) for leaf in ("lora_A", "lokr_w1", "lokr_w1_a"))
+        for layer in module.modules()
+    )
 
 
 def _refusal(file: Path, family: str, total: int) -> InvalidInput:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masuka import pocket
-from masuka.families import adapters, flow, tiny, vae, weights
+from masuka.families import adapters, flow, keys_tables, tiny, vae, weights
 from masuka.families.base import AdapterReport, Capabilities, Entry, Preset, Size, parent_of
 from masuka.families.patches import pack, position_ids, unpack
 from masuka.requests.base import Limit
@@ -246,7 +246,7 @@ class Flux:
         loaded = weights.load(FluxTransformer2DModel, folder / "transformer", dtype, **options)
         model: nn.Module = weights.frozen(loaded, None if options else device)
         if training_adapter is not None:
-            adapters.merge_for_training(model, training_adapter)
+            adapters.merge_for_training(model, training_adapter, names=keys_tables.FLUX)
         return model
 
     def drawing(self, denoiser: nn.Module) -> AbstractContextManager[None]:
@@ -356,11 +356,13 @@ class Flux:
         text_layers: Mapping[str, Tensor] | None = None,
     ) -> None:
         parts = {"transformer": layers, "text_encoder": text_layers or {}}
-        adapters.save(file, parts, metadata, alpha=alpha)
+        adapters.save(file, parts, metadata, alpha=alpha, names=keys_tables.FLUX)
 
     def load_adapter(self, pipeline: Any, file: Path, name: str) -> AdapterReport:
         parts = ("transformer", "text_encoder")
-        return adapters.load(pipeline, file, name, parts=parts, foreign=_FOREIGN, family=self.title)
+        return adapters.load(
+            pipeline, file, name, parts=parts, foreign=_FOREIGN, family=self.title, names=keys_tables.FLUX
+        )
 
     def tiny(self, folder: Path) -> Path:
         from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel

@@ -1,5 +1,5 @@
-"""The LoRA while it learns: injected by peft, its weights in one flat vector, its layers
-run by one lean function.
+"""The LoRA while it learns (or DoRA, or LoKr): injected by peft, its weights in one flat
+vector, plain layers run by one lean function.
 
 One vector makes clipping, the optimiser, EMA and a checkpoint one operation each instead
 of hundreds. The fp32 master is what is optimised; the layers compute with a working copy
@@ -8,29 +8,34 @@ in the denoiser's own dtype. Knows no family and no optimiser.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoKrConfig, LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from masuka.errors import InvalidInput
+from masuka.requests.training import TrainImage
 
 ADAPTER = "learning"
 ALIGNMENT = 64
 """Elements; every layer's slice of the vector starts on a full cache line."""
 
 
-def inject(module: nn.Module, *, targets: str, rank: int, alpha: int) -> dict[str, nn.Parameter]:
-    """The LoRA's parameters by name, freshly injected, the only trainable ones.
+def inject(
+    module: nn.Module, request: TrainImage, targets: str, *, blocks: str = ""
+) -> dict[str, nn.Parameter]:
+    """The adapter's parameters by name, freshly injected, the only trainable ones.
 
-    Raises InvalidInput when the pattern names no layer.
+    `targets` is a pattern of whole layer names; `blocks` keeps those of some blocks only, as
+    `7-12, 20`. Raises InvalidInput when no layer is left, or for a block that is not there.
     """
     module.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0)
+    config = _config(request, _within(module, targets, blocks))
     try:
         with warnings.catch_warnings():
             # peft warns of a second adapter in one model; beside a training adapter that is meant.
@@ -39,12 +44,64 @@ def inject(module: nn.Module, *, targets: str, rank: int, alpha: int) -> dict[st
     except ValueError as error:
         raise InvalidInput(
             "This base model has none of the layers that are to be trained.",
-            "Choose other layers.",
-            field="layers",
+            "Choose other layers or other blocks." if blocks else "Choose other layers.",
+            field="blocks" if blocks else "layers",
         ) from error
     # A training adapter beside ours leaves the adapters switched off.
     module.enable_adapters()  # type: ignore[operator]
     return {_plain(name): weight for name, weight in module.named_parameters() if weight.requires_grad}
+
+
+def _config(request: TrainImage, targets: str) -> LoraConfig | LoKrConfig:
+    alpha = request.alpha or request.rank
+    if request.method == "lokr":
+        return LoKrConfig(
+            r=request.rank, alpha=alpha, decompose_factor=request.lokr_factor,
+            rank_dropout=request.dropout, target_modules=targets,
+        )  # fmt: skip
+    return LoraConfig(
+        r=request.rank, lora_alpha=alpha, lora_dropout=request.dropout,
+        use_dora=request.method == "dora", target_modules=targets,
+    )  # fmt: skip
+
+
+def block_names(module: nn.Module) -> list[str]:
+    """The model's blocks in the order in which they run, as `blocks` counts them, from 0.
+
+    All its lists of blocks are counted through; a UNet's middle stands between its halves.
+    """
+    children = dict(module.named_children())
+    order = list(children)
+    if "mid_block" in children and "up_blocks" in children:
+        order.remove("mid_block")
+        order.insert(order.index("up_blocks"), "mid_block")
+    names = []
+    for name in order:
+        child = children[name]
+        if isinstance(child, nn.ModuleList):
+            names += [f"{name}.{number}" for number in range(len(child))]
+        elif name == "mid_block":
+            names.append(name)
+    return names
+
+
+def _within(module: nn.Module, targets: str, blocks: str) -> str:
+    """The pattern, for layers of these blocks alone."""
+    if not blocks:
+        return targets
+    known = block_names(module)
+    wanted: set[int] = set()
+    for part in blocks.replace(" ", "").split(","):
+        first, _, last = part.partition("-")
+        wanted |= set(range(int(first), int(last or first) + 1))
+    if not wanted or max(wanted) >= len(known):
+        raise InvalidInput(
+            f"Blocks {blocks} are chosen, and this base has {len(known)}: 0 to {len(known) - 1}.",
+            "Choose some of these, or leave it empty for all.",
+            field="blocks",
+        )
+    chosen = "|".join(re.escape(known[number]) for number in sorted(wanted))
+    return rf"(?=(?:{chosen})\.)(?:{targets})"
 
 
 class FlatWeights:
@@ -170,8 +227,8 @@ class _LeanLora(torch.autograd.Function):
 class LeanLayers:
     """The LoRA layers that can run `_LeanLora` instead of peft's own forward.
 
-    Layers that peft treats specially (quantised bases, DoRA) are left to peft, and all are
-    while they are `off`: only then may there be other adapters beside this one.
+    Layers that peft treats specially (quantised bases, DoRA, LoKr, dropout) are left to peft,
+    and all are while they are `off`: only then may there be other adapters beside this one.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
@@ -184,6 +241,7 @@ class LeanLayers:
             and not layer.lora_variant
             # A training adapter may cover more layers.
             and ADAPTER in layer.lora_A  # type: ignore[operator]
+            and isinstance(layer.lora_dropout[ADAPTER], nn.Identity)  # type: ignore[index]
         ]
 
     def __len__(self) -> int:
@@ -214,7 +272,7 @@ def peft_layers(named: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Te
 
 
 def _plain(name: str) -> str:
-    return name.replace(f".{ADAPTER}.", ".")
+    return name.removesuffix(f".{ADAPTER}").replace(f".{ADAPTER}.", ".")
 
 
 def together(parts: Mapping[str, Mapping[str, nn.Parameter]]) -> dict[str, nn.Parameter]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from masuka.errors import InvalidInput
+from masuka.requests.training import TrainImage
 from masuka.training.lora import FlatWeights, LeanLayers, inject, part_of, peft_layers, together
 from masuka.training.quick import plain_attention
 from tests.tiny_flux import FLUX, tiny_folder
@@ -16,10 +17,14 @@ from tests.tiny_flux import FLUX, tiny_folder
 TARGETS = FLUX.lora_targets["attention_and_mlp"]
 
 
+def asked(**values: Any) -> TrainImage:
+    return TrainImage.parse({"dataset_id": 1, "rank": 4, **values})
+
+
 def denoiser(dtype: torch.dtype = torch.float32, alpha: int = 4) -> tuple[nn.Module, dict[str, nn.Parameter]]:
     torch.manual_seed(0)
     module = FLUX.denoiser(tiny_folder(), dtype=dtype, device="cpu")
-    named = inject(module, targets=TARGETS, rank=4, alpha=alpha)
+    named = inject(module, asked(alpha=alpha), TARGETS)
     for name, weight in named.items():
         if "lora_B" in name:
             nn.init.normal_(weight, std=0.1)
@@ -77,7 +82,7 @@ def test_plain_attention_attends_alike() -> None:
 def test_a_pattern_without_layers_is_refused() -> None:
     module = FLUX.denoiser(tiny_folder(), dtype=torch.float32, device="cpu")
     with pytest.raises(InvalidInput, match="none of the layers"):
-        inject(module, targets="nothing", rank=4, alpha=4)
+        inject(module, asked(), "nothing")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
