@@ -182,20 +182,22 @@ class Learner:
     @contextmanager
     def at_weight(self, weight: float) -> Iterator[None]:
         """Within it the adapter counts so much, 1 as it was learnt; needs `as_peft`."""
-        scalings = [
-            module.scaling
+        layers = [
+            module
             for part in self._modules().values()
             for module in part.modules()
             if isinstance(module, BaseTunerLayer) and ADAPTER in getattr(module, "scaling", {})
         ]
-        before = [scaling[ADAPTER] for scaling in scalings]
-        for scaling, learnt in zip(scalings, before, strict=True):
-            scaling[ADAPTER] = learnt * weight
+        before = [(layer.scaling[ADAPTER], layer.disable_adapters) for layer in layers]
+        for layer, (learnt, disabled) in zip(layers, before, strict=True):
+            layer.scaling[ADAPTER] = learnt * weight
+            # DoRA's learnt lengths have no scale: without the adapter is not scale 0.
+            layer._disable_adapters = disabled or weight == 0
         try:
             yield
         finally:
-            for scaling, learnt in zip(scalings, before, strict=True):
-                scaling[ADAPTER] = learnt
+            for layer, (learnt, disabled) in zip(layers, before, strict=True):
+                layer.scaling[ADAPTER], layer._disable_adapters = learnt, disabled
 
     def errors(self, micro: Micro) -> Tensor:
         """Each sample's mean squared error (B,), before any weighting by its noise level."""
