@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from masuka.config import Workspace
-from masuka.families.base import Entry
+from masuka.families.base import OWN, Entry
 
 FINISHED = ".masuka-download.json"
 """Written into a folder when its download is whole; a folder without it is half a model."""
+INDEXES = ("model_index.json", "modular_model_index.json")
+"""What names the parts of a diffusers folder, in the order in which they are looked for."""
 
 
 def folder_of(entry: Entry, workspace: Workspace) -> Path:
-    """The folder of a base: the shipped one, or its place in the workspace."""
-    return entry.folder or workspace.models / entry.id
+    """The folder of a base: the shipped one, a linked one, or its place in the workspace."""
+    if entry.folder is not None:
+        return entry.folder
+    linked = note_of(entry, workspace).get("linked")
+    return Path(linked) if linked else place_of(entry.id, workspace)
+
+
+def place_of(base_id: str, workspace: Workspace) -> Path:
+    """The place in the workspace that is the base's own, whatever is there."""
+    return workspace.models / base_id
+
+
+def note_of(entry: Entry, workspace: Workspace) -> dict[str, Any]:
+    """What was written down when the base had arrived: repo, commit, files; {} before."""
+    note = place_of(entry.id, workspace) / FINISHED
+    read: dict[str, Any] = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+    return read
+
+
+def digest_of(note: dict[str, Any]) -> str:
+    """One SHA-256 for all files of a note, by which two copies of a base are compared."""
+    files = note.get("files") or {}
+    lines = "".join(f"{name}\0{files[name]}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest() if files else ""
 
 
 def is_built_in(entry: Entry) -> bool:
     """Whether the base comes with MASUKA and works on any machine."""
     return entry.folder is not None
+
+
+def is_own(base_id: str) -> bool:
+    """Whether a person brought the base; its facts are its catalogue entry's."""
+    return OWN in base_id
 
 
 def training_adapter_of(entry: Entry, workspace: Workspace) -> Path | None:
@@ -34,19 +65,52 @@ def repo_folder(repo: str, workspace: Workspace) -> Path:
 
 def is_installed(entry: Entry, workspace: Workspace) -> bool:
     """Whether the base is there whole, with what it learns with."""
+    return is_drawable(entry, workspace) and has_training_adapter(entry, workspace)
+
+
+def has_training_adapter(entry: Entry, workspace: Workspace) -> bool:
+    """Whether what the base learns with is there, or it needs none."""
     adapter = training_adapter_of(entry, workspace)
-    if adapter is not None and not (adapter / FINISHED).is_file():
+    return adapter is None or (adapter / FINISHED).is_file()
+
+
+def is_drawable(entry: Entry, workspace: Workspace) -> bool:
+    """Whether the base's own files are there whole."""
+    if entry.folder is None and not (place_of(entry.id, workspace) / FINISHED).is_file():
         return False
     folder = folder_of(entry, workspace)
-    index = folder / "model_index.json"
-    if not index.is_file() or (entry.folder is None and not (folder / FINISHED).is_file()):
+    return all(any((folder / name).glob("*.json")) for name in parts_of(folder)) if has_index(folder) else False
+
+
+def has_index(folder: Path) -> bool:
+    """Whether the folder has a diffusers index at all."""
+    return index_of(folder) is not None
+
+
+def index_of(folder: Path) -> Path | None:
+    """The file that names the folder's parts; None without one."""
+    return next((folder / name for name in INDEXES if (folder / name).is_file()), None)
+
+
+def parts_of(folder: Path) -> list[str]:
+    """The names of the parts that lie in the folder, from its index."""
+    index = index_of(folder)
+    return [] if index is None else parts_in(json.loads(index.read_text(encoding="utf-8")))
+
+
+def parts_in(index: dict[str, Any]) -> list[str]:
+    """The parts that an index names, without those that are left out.
+
+    A modular index says where a part lies in a third place, and may leave its class open.
+    """
+    return [name for name, about in index.items() if not name.startswith("_") and _is_there(about)]
+
+
+def _is_there(about: Any) -> bool:
+    if not isinstance(about, list) or not about:
         return False
-    parts = json.loads(index.read_text(encoding="utf-8"))
-    return all(
-        any((folder / name).glob("*.json"))
-        for name, about in parts.items()
-        if isinstance(about, list) and about[0] is not None
-    )
+    said = about[2] if len(about) > 2 and isinstance(about[2], dict) else {}
+    return about[0] is not None or bool(said.get("subfolder"))
 
 
 def size_bytes(folder: Path) -> int:

@@ -25,23 +25,34 @@ _OFFLINE = {"TransportError", "OfflineModeIsEnabled", "LocalEntryNotFoundError"}
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file; small ones are kept in git and have a `git_id` instead of `sha256`."""
+    """One file; small ones are kept in git and have a `git_id` instead of `sha256`.
+
+    `to` is where it is put when that is not its own path.
+    """
 
     path: str
     size: int
     sha256: str
     git_id: str
+    to: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its path in the folder that it is put into."""
+        return self.to or self.path
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be fetched: one commit's files."""
+    """What is to be fetched: one commit's files; `licence` is the hub's word for it."""
 
     repo: str
     commit: str
     files: tuple[RemoteFile, ...]
     endpoint: str | None = None
     repo_type: str = "model"
+    licence: str = ""
+    gated: bool = False
 
     @property
     def size(self) -> int:
@@ -59,13 +70,17 @@ def plan(
     *,
     endpoint: str | None = None,
     repo_type: str = "model",
+    token: str | None = None,
 ) -> Plan:
-    """The files of the repository that match; raises ExternalErrors."""
+    """The files of the repository that match; raises ExternalErrors.
+
+    Without a `token` the environment's is used, which a worker has.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     try:
-        info: Any = HfApi(endpoint=endpoint).repo_info(
+        info: Any = HfApi(endpoint=endpoint, token=token).repo_info(
             repo, revision=revision, repo_type=repo_type, files_metadata=True, timeout=TIMEOUT_S
         )
     except Exception as error:  # the client's own errors, which differ by version
@@ -74,7 +89,10 @@ def plan(
     files = [_remote(listed[name]) for name in filter_repo_objects(listed, allow_patterns=list(patterns))]
     if not files or not info.sha:
         raise DownloadFailed(f"{repo} holds no files of the kind that is needed.", "Update MASUKA.")
-    return Plan(repo, info.sha, tuple(files), endpoint, repo_type)
+    tags = [str(tag) for tag in getattr(info, "tags", None) or []]
+    licence = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), "")
+    gated = bool(getattr(info, "gated", False))
+    return Plan(repo, info.sha, tuple(files), endpoint, repo_type, licence, gated)
 
 
 def fetch_file(wanted: Plan, file: RemoteFile, folder: Path, tell: Tell) -> None:
@@ -83,7 +101,7 @@ def fetch_file(wanted: Plan, file: RemoteFile, folder: Path, tell: Tell) -> None
     Raises DownloadFailed for other contents than listed, RemoteUnavailable after six
     tries that brought nothing, OutOfDisk, AccessDenied.
     """
-    target = folder / file.path
+    target = folder / file.place
     if not target.resolve().is_relative_to(folder.resolve()):
         raise DownloadFailed(f"{wanted.repo} lists a file outside its folder.", "Do not use this model.")
     if target.is_file() and target.stat().st_size == file.size:
@@ -109,9 +127,41 @@ def fetch_file(wanted: Plan, file: RemoteFile, folder: Path, tell: Tell) -> None
     part.replace(target)
 
 
+def read_small(wanted: Plan, path: str, *, first: int = 0, token: str | None = None) -> bytes:
+    """The contents of a small file of the plan's commit; raises ExternalErrors.
+
+    With `first` only so many bytes are read, of a file of any size.
+    """
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
+
+    url = hf_hub_url(
+        wanted.repo, path, repo_type=wanted.repo_type, revision=wanted.commit, endpoint=wanted.endpoint
+    )
+    headers = {**build_hf_headers(token=token), "Accept-Encoding": "identity"}
+    headers |= {"Range": f"bytes=0-{first - 1}"} if first else {}
+    try:
+        with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
+            if response.status_code >= 400:
+                response.read()
+                hf_raise_for_status(response)
+            data = b""
+            for piece in response.iter_bytes():
+                data += piece
+                if first and len(data) >= first:
+                    return data[:first]
+                if len(data) > PIECE_BYTES:
+                    raise DownloadFailed(f"{path} of {wanted.repo} is far too large.", "Do not use this model.")
+            return data
+    except MasukaError:
+        raise
+    except Exception as error:  # the client's own errors, which differ by version
+        raise as_masuka_error(error, wanted.repo, wanted.repo_type) from error
+
+
 def part_of(folder: Path, file: RemoteFile) -> Path:
     """Where the file grows; another version of it grows elsewhere."""
-    return folder / f"{file.path}.{(file.sha256 or file.git_id)[:12]}.part"
+    return folder / f"{file.place}.{(file.sha256 or file.git_id)[:12]}.part"
 
 
 def size_of(file: Path) -> int:
