@@ -19,17 +19,22 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 
-from masuka.families import FAMILIES
+from masuka.families import FAMILIES, flux2_vae
 from masuka.families.base import Entry, Family
 from masuka.models.loading import quiet_libraries
 from masuka.requests.images import DrawImages
 
 CALLED_WITH: dict[str, dict[str, Any]] = {
     "flux": {"max_sequence_length": 24},
+    "flux2": {"max_sequence_length": 96},
 }
 """What a stock pipeline must be told, by family, to read a text as long as the tiny tokenizer does."""
 STANDS_FOR = {"flux": "flux1-dev"}
 """The base whose settings suit the tiny checkpoint, where that is not the family's first."""
+UNGUIDED: dict[str, float] = {}
+"""The guidance at which a pipeline makes no second pass, where that is not 1."""
+AS_CACHED = {"flux2": flux2_vae.normalised}
+"""What a cached posterior holds of the VAE's latents, where that is not they themselves."""
 SIDE_PX = 64
 
 
@@ -65,7 +70,8 @@ def denoiser_in(family: Family, pipeline: Any) -> nn.Module:
 
 def request_for(family: Family, **values: Any) -> DrawImages:
     """A quick drawing with the family's base: 64 px, two steps, no second pass."""
-    quick = {"prompt": "a red robot", "num_inference_steps": 2, "guidance_scale": 1.0, "seed": 1}
+    guidance = UNGUIDED.get(family.name, 1.0)
+    quick = {"prompt": "a red robot", "num_inference_steps": 2, "guidance_scale": guidance, "seed": 1}
     base = {"base": entry_of(family).id, "width": SIDE_PX, "height": SIDE_PX}
     return DrawImages.parse({**quick, **base, **values})
 
@@ -91,6 +97,13 @@ def drawn(family: Family, pipeline: Any, text: str = "a red robot", **values: An
     """The latents that the pipeline draws, in its own layout."""
     latents: Tensor = pipeline(**arguments_for(family, pipeline, text, **values), output_type="latent").images
     return latents
+
+
+def as_trained(family: Family, pipeline: Any, latents: Tensor) -> Tensor:
+    """The VAE's latents as the denoiser learns from them."""
+    mean = AS_CACHED.get(family.name, lambda _vae, same: same)(pipeline.vae, latents)
+    posterior = {"mean": mean, "std": torch.zeros_like(mean)}
+    return family.sample_latents(dict(pipeline.vae.config), posterior, torch.Generator().manual_seed(0))
 
 
 @contextmanager

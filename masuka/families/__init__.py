@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from masuka.errors import NotFound
 from masuka.families.base import OWN, Entry, Family, Preset, parent_of
 from masuka.families.flux import Flux
+from masuka.families.flux2 import Flux2
 from masuka.requests.base import Limit
 
 GROUP = "masuka.families"
@@ -20,7 +21,7 @@ def find_families() -> tuple[dict[str, Family], dict[str, str]]:
 
     A package's family never replaces one of MASUKA's own and never stops the start.
     """
-    families: dict[str, Family] = {family.name: family for family in (Flux(),)}
+    families: dict[str, Family] = {family.name: family for family in (Flux(), Flux2())}
     broken: dict[str, str] = {}
     for point in entry_points(group=GROUP):
         try:
