@@ -36,6 +36,7 @@ POCKET = Entry(
     size_gib=0.02,
     about="Comes with MASUKA, runs anywhere, draws little robots at 128 pixels.",
     folder=pocket.FOLDER,
+    size=Size(8_120_480, 1_367_488, 1_705_043, width=256, blocks=5, text_tokens=16),
     kohya_version="flux1",
     architecture="pocket",
     guidance="true_cfg",
