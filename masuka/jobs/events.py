@@ -275,6 +275,7 @@ def _adapter(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[s
         "character_id": job.character_id,
         "run_id": job.run_id,
         "config": about.get("config", params["request"]),
+        "best_weight": about.get("best_weight"),
     }
     known = models.list_models(store, actor=SYSTEM, kind="adapter", active=None)
     same = [model for model in known if model.path == path]

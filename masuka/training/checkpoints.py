@@ -40,7 +40,7 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The checkpoints of one run, of which the newest `keep` stay.
+    """The checkpoints of one run, of which the newest `keep` stay, and that of `best_step`.
 
     `identity` is what must be the same for a checkpoint to be gone on from: base, pictures,
     captions, shape of the LoRA, optimiser.
@@ -50,13 +50,14 @@ class CheckpointFolder:
         self._folder = folder
         self._identity = json.loads(json.dumps(identity, default=str))
         self._keep = keep
+        self.best_step: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(".staging-*"):
             shutil.rmtree(left)
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """The folder of the checkpoint, which is on the disk when this returns."""
-        target = self._folder / f"step-{checkpoint.step:08d}"
+        target = self._folder / _name(checkpoint.step)
         staging = self._folder / f".staging-{checkpoint.step:08d}"
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
@@ -104,6 +105,15 @@ class CheckpointFolder:
             self._put_aside(folder)
         return None, _sentences(damaged, "none is left, so the training starts again")
 
+    def at(self, step: int) -> Checkpoint | None:
+        """The checkpoint of that step; None where it is gone or damaged."""
+        folder = self._folder / _name(step)
+        manifest = _whole_manifest(folder)
+        if manifest is None:
+            return None
+        self._must_match(manifest["identity"])
+        return _read(folder, manifest)
+
     def _folders(self) -> list[Path]:
         return sorted(self._folder.glob("step-*"))
 
@@ -115,19 +125,24 @@ class CheckpointFolder:
 
     def _forget_old(self, saved: Path) -> None:
         for folder in self._folders()[: -self._keep]:
-            if folder != saved:
+            if folder != saved and (self.best_step is None or folder.name != _name(self.best_step)):
                 shutil.rmtree(folder)
         for damaged in self._folder.glob(f"{DAMAGED}*"):
             shutil.rmtree(damaged)
 
     def _must_match(self, identity: Mapping[str, Any]) -> None:
-        different = [k for k, v in self._identity.items() if identity.get(k) != v]
+        names = {**self._identity, **identity}
+        different = [name for name in names if identity.get(name) != self._identity.get(name)]
         if different:
-            names = ", ".join(name.replace("_", " ") for name in different)
+            listed = ", ".join(name.replace("_", " ") for name in different)
             raise Conflict(
-                f"The checkpoint of this run was made with another {names}.",
+                f"The checkpoint of this run was made with another {listed}.",
                 "Start a new training, or bring back what was changed.",
             )
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _sentences(damaged: list[str], instead: str) -> list[str]:

@@ -14,23 +14,26 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from masuka.errors import Stop
 from masuka.jobs.reporter import CACHES, Reporter
 from masuka.models.loading import quiet_libraries
-from masuka.training.batches import Batches
+from masuka.training.assessing import Assessor
 from masuka.training.caches import Latents, Texts, cache_latents, cache_texts
 from masuka.training.checkpoints import CheckpointFolder
 from masuka.training.export import Exported, export
 from masuka.training.learner import Learner
+from masuka.training.lessons import Lessons, lessons_of, texts_beside
 from masuka.training.memory import plain_errors
-from masuka.training.order import Order
 from masuka.training.pictures import check_pictures
 from masuka.training.plan import Plan, plan_of
 from masuka.training.quick import keep_freed_memory
 from masuka.training.randomness import own_randomness
 from masuka.training.samples import Sample, Sampler, texts_for
+from masuka.training.scoring import judges_of
+from masuka.training.validation import Validator, held_out, parted
 
 STEPS_IN_MEDIAN = 50
 
@@ -46,10 +49,9 @@ def run(params: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     quiet_libraries()
     plan = plan_of(params)
     with plain_errors(), own_randomness(plan.request.seed):
-        training = prepare(plan, reporter)
+        training = prepare(plan, reporter, params.get("judges") or {})
         steps_before = len(training.losses)
         training.run()
-        reporter.stage("Saving")
         exported = training.finish()
     return {
         "file": str(exported.file),
@@ -63,36 +65,51 @@ def run(params: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def prepare(plan: Plan, reporter: Reporter) -> Training:
-    """The training with its caches filled and its denoiser loaded, where it was left."""
+def prepare(plan: Plan, reporter: Reporter, judges: Mapping[str, Any] | None = None) -> Training:
+    """The training with its caches filled and its denoiser loaded, where it was left.
+
+    `judges` are the folders of the models that tell likeness and prompt following.
+    """
     reporter.stage("Checking pictures")
     sizes = check_pictures(plan.pictures, reporter)
+    prior_sizes = check_pictures(plan.prior, reporter) if plan.prior else []
     reporter.stage("Caching captions")
     captions = [picture.caption for picture in plan.pictures]
     caches = plan.run_folder / CACHES
-    texts = cache_texts(plan.source, caches, [*captions, *texts_for(plan)], reporter)
+    texts = cache_texts(plan.source, caches, [*captions, *texts_beside(plan), *texts_for(plan)], reporter)
     reporter.stage("Caching latents")
     latents = cache_latents(
         plan.source, caches, plan.pictures, plan.shapes(sizes), reporter, sizes=sizes, variety=plan.variety
     )
+    prior = _prior(plan, caches, prior_sizes, reporter)
     if plan.device == "cpu":
         keep_freed_memory()
-    learner = _learner(plan, texts, latents, captions, reporter)
-    return Training(plan, learner, Sampler(plan, texts, reporter), reporter)
+    held = held_out([p.sha256 for p in plan.pictures], plan.request.validation_share, plan.request.seed)
+    learnt, kept = parted(latents, held)
+    if held:
+        reporter.note(f"{len(held)} of {len(plan.pictures)} pictures are kept for validation.")
+    learner = _learner(plan, lessons_of(plan, texts, learnt, captions, prior), reporter)
+    sampler = Sampler(plan, texts, reporter)
+    validator = Validator(plan, kept if held else latents, texts, captions, held=bool(held))
+    assessor = Assessor(plan, validator, sampler, reporter, *judges_of(plan, judges or {}))
+    return Training(plan, learner, sampler, assessor, reporter)
 
 
 class Training:
     """The steps of one training, with what happens between them."""
 
-    def __init__(self, plan: Plan, learner: Learner, sampler: Sampler, reporter: Reporter) -> None:
+    def __init__(
+        self, plan: Plan, learner: Learner, sampler: Sampler, assessor: Assessor, reporter: Reporter
+    ) -> None:
         self._plan, self._learner, self._sampler, self._reporter = plan, learner, sampler, reporter
+        self._assessor = assessor
         self._checkpoints = CheckpointFolder(
             plan.run_folder / "checkpoints", identity=plan.identity(), keep=plan.request.keep_checkpoints
         )
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._seconds: deque[float] = deque(maxlen=STEPS_IN_MEDIAN)
-        self._samples: list[Sample] = []
         self._saved_step = 0
+        self._stopped = ""
         self.losses: list[float] = []
         found, damaged = self._checkpoints.newest()
         for sentence in damaged:
@@ -102,14 +119,22 @@ class Training:
             self._saved_step = found.step
             self._started_at = found.state.get("started_at", self._started_at)
             reporter.note(f"Going on from step {found.step:,}.")
+            best = assessor.best(found.step)
+            self._checkpoints.best_step = None if best is None else best.step
 
     def run(self) -> None:
-        """Every step that is left; leaves a checkpoint of the last one, and of a pause."""
+        """Every step that is left, or until no score was better for long enough.
+
+        Leaves a checkpoint of the last one, scored, and one of a pause.
+        """
         total = self._plan.request.steps
-        self._reporter.stage("Training")
-        self._reporter.progress(len(self.losses), total)
+        self._begin_steps()
         try:
-            while len(self.losses) < total:
+            if self._plan.request.sample_without:
+                self._sampler.draw_without(self._learner)
+            if self._assessor.is_due(len(self.losses)):
+                self._assess()  # it was lost between the checkpoint and its score
+            while len(self.losses) < total and not self._ended_early():
                 self.step()
         except Stop as stop:
             # A signal may come while the optimiser changes the weights, which are of no step then.
@@ -117,9 +142,10 @@ class Training:
                 self._save()
             raise
         self._save()
+        self._assess()
 
     def step(self) -> None:
-        """One optimiser step, reported; a checkpoint and samples where they are due."""
+        """One optimiser step, reported; a checkpoint, its score and samples where they are due."""
         total = self._plan.request.steps
         started = time.perf_counter()
         measured = self._learner.step(len(self.losses))
@@ -134,20 +160,27 @@ class Training:
             **measured.figures(),
         )
         self._reporter.progress(step, total, seconds_per_step=seconds)
-        if step % self._plan.request.checkpoint_every == 0:
+        due = self._assessor.is_due(step)
+        if due or step % self._plan.request.checkpoint_every == 0:
             self._save()
         every = self._plan.request.sample_every
         if every and step % every == 0:
-            self._samples = self._sampler.draw(self._learner, step)
+            self._sampler.draw(self._learner, step)
+        if due:
+            self._assess()
+            self._begin_steps()
 
     def finish(self) -> Exported:
-        """The output folder, written and loaded back."""
-        step = len(self.losses)
-        if not self._samples or self._samples[0].step != step:
-            self._samples = self._sampler.draw(self._learner, step)
+        """The output folder of the best checkpoint, written and loaded back."""
+        step, weight = self._take_best(), None
+        if self._plan.sample_prompts:
+            self._reporter.stage("Finding the best weight")
+            weight = self._assessor.find_weight(self._learner, step)
+        self._reporter.stage("Saving")
         exported = export(
-            self._plan, self._learner, self._samples, losses=self.losses, started_at=self._started_at
+            self._plan, self._learner, self._samples(step), losses=self.losses[:step], started_at=self._started_at
         )
+        self._assessor.tell_report(len(self.losses), step, weight, self._stopped)
         shutil.rmtree(self._plan.run_folder / CACHES, ignore_errors=True)
         about = dict(exported.about)
         self._reporter.artefact(
@@ -164,8 +197,42 @@ class Training:
             config=about.pop("config"),
             applied=exported.report.applied,
             total=exported.report.total,
+            best_weight=weight,
         )
         return exported
+
+    def _begin_steps(self) -> None:
+        self._reporter.stage("Training")
+        self._reporter.progress(len(self.losses), self._plan.request.steps)
+
+    def _assess(self) -> None:
+        step = len(self.losses)
+        if not self._assessor.is_scored(step):
+            self._reporter.stage("Scoring")
+            self._assessor.assess(self._learner, step)
+        best = self._assessor.best(step)
+        self._checkpoints.best_step = None if best is None else best.step
+
+    def _ended_early(self) -> bool:
+        self._stopped = self._assessor.stops(len(self.losses))
+        if self._stopped:
+            self._reporter.note(self._stopped)
+        return bool(self._stopped)
+
+    def _take_best(self) -> int:
+        """The step of the best checkpoint, whose weights the learner holds now."""
+        step, best = len(self.losses), self._assessor.best(len(self.losses))
+        if best is None or best.step == step:
+            return step
+        checkpoint = self._checkpoints.at(best.step)
+        if checkpoint is None:
+            self._reporter.note(f"The checkpoint of step {best.step:,} is gone; the last one is taken.")
+            return step
+        self._learner.restore(checkpoint)
+        return best.step
+
+    def _samples(self, step: int) -> list[Sample]:
+        return self._sampler.kept(step) or self._sampler.draw(self._learner, step)
 
     def _save(self) -> None:
         step = len(self.losses)
@@ -178,23 +245,17 @@ class Training:
         self._reporter.artefact("checkpoint", folder, step=step)
 
 
-def _learner(plan: Plan, texts: Texts, latents: Latents, captions: list[str], reporter: Reporter) -> Learner:
-    request = plan.request
-    batches = Batches(
-        plan.family,
-        latents,
-        texts,
-        captions,
-        dropout=request.caption_dropout,
-        seed=request.seed,
-        device=plan.device,
-        dtype=plan.dtype,
-    )
-    sizes = [len(bucket.pictures) for bucket in latents.buckets]
-    order = Order(sizes, batch_size=request.batch_size, seed=request.seed)
+def _prior(plan: Plan, caches: Path, sizes: list[tuple[int, int]], reporter: Reporter) -> Latents | None:
+    """The latents of the class's own pictures, where the training has some."""
+    if not plan.prior:
+        return None
+    return cache_latents(plan.source, caches, plan.prior, plan.shapes(sizes), reporter, sizes=sizes)
+
+
+def _learner(plan: Plan, lessons: Lessons, reporter: Reporter) -> Learner:
     encoder = None
-    if request.train_text_encoder:
+    if plan.request.train_text_encoder:
         encoder = plan.family.text_encoder(
             plan.folder, dtype=plan.dtype, device=plan.device, adaptable_only=True
         )
-    return Learner(plan, batches, order, reporter, text_encoder=encoder)
+    return Learner(plan, lessons, reporter, text_encoder=encoder)
