@@ -28,7 +28,7 @@ _TEXT_STEP = 32
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A language model that reads prompts, its tokenizer, and how many tokens it reads."""
+    """A language model that reads prompts, its tokenizer, and its token count."""
 
     tokenizer: Any
     model: Any
@@ -42,6 +42,7 @@ class RectifiedFlow:
     `sample_sigmas`, `predict`, `call_arguments`, `clean_latents` and `tiny`.
     """
 
+    name: str
     title: str
     entries: Sequence[Entry]
     denoiser_part = "transformer"
@@ -202,7 +203,7 @@ def packed(texts: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 def shift_of(tokens: int, *, most_tokens: int = 4096) -> float:
-    """How far FLUX and its relatives move noise levels for a picture of that many tokens.
+    """How far FLUX's relatives move noise levels for a picture of so many tokens.
 
     e^mu, with mu rising in a line from 0.5 at 256 tokens to 1.15 at the most.
     """
