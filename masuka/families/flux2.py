@@ -217,7 +217,7 @@ class Flux2(RectifiedFlow):
 
 @lru_cache(maxsize=32)
 def places(tokens: int, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Places (time, row, column, word) of the text's tokens and of the patches, (…, 4)."""
+    """Places (time, row, column, word) of the text's tokens and the patches, (…, 4)."""
     import torch
 
     text_ids = torch.zeros(tokens, 4, device=device)
@@ -229,7 +229,7 @@ def places(tokens: int, rows: int, columns: int, device: torch.device) -> tuple[
 
 
 def tiny_flux2_autoencoder() -> Any:
-    """An f8 autoencoder with 4 latent channels and statistics that are not the identity."""
+    """An f8 autoencoder with 4 latent channels, whose statistics change something."""
     import torch
     from diffusers import AutoencoderKLFlux2
 

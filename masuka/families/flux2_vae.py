@@ -22,13 +22,13 @@ def posterior(autoencoder: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
 
 
 def normalised(autoencoder: Any, latents: Tensor) -> Tensor:
-    """Latents (B, 4C, h/2, w/2) as the transformer reads them, of the VAE's (B, C, h, w)."""
+    """What the transformer reads, (B, 4C, h/2, w/2), of VAE latents (B, C, h, w)."""
     mean, std = _statistics(autoencoder, latents)
     return (fold(latents) - mean) / std
 
 
 def restored(autoencoder: Any, latents: Tensor) -> Tensor:
-    """The latents (B, C, h, w) as the VAE takes them, of normalised ones (B, 4C, h/2, w/2)."""
+    """The VAE's latents (B, C, h, w) of normalised ones (B, 4C, h/2, w/2)."""
     mean, std = _statistics(autoencoder, latents)
     return unfold(latents * std + mean)
 

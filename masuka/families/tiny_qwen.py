@@ -14,7 +14,7 @@ _WORDS = 256 + len(_SPECIAL)
 
 
 def tokenizer(max_tokens: int) -> Any:
-    """Qwen's byte-level tokenizer with no merges: a token a byte; it pads on the right."""
+    """Qwen's byte-level tokenizer with no merges: a token a byte."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import Qwen2TokenizerFast
 
