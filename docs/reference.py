@@ -61,6 +61,7 @@ VARIABLES = {
     "OPENAI_API_KEY": "Kept for OpenAI.",
     "RUNWAYML_API_SECRET": "Kept for Runway.",
     "REPLICATE_API_TOKEN": "Kept for Replicate.",
+    "CIVITAI_BASE_URL": "Another address of CivitAI's than civitai.com; its key is sent there alone.",
     "OPENAI_BASE_URL": "The address of a service that speaks OpenAI's language. Default: OpenAI's own.",
     "MASUKA_LOCAL_ADDRESSES": "Hosts of your own, such as localhost:11434, that an address typed in Settings may lead to.",
     "NGROK_AUTHTOKEN": "ngrok's authtoken: with it a link for collaborators is opened at the start.",

@@ -167,6 +167,8 @@ class Settings:
     ngrok_program: Path | None = None
     cloudflared_host: str = ""
     openai_base_url: str = ""
+    civitai_base_url: str = ""
+    """Another address of CivitAI's; its key is sent there alone."""
     local_addresses: tuple[str, ...] = ()
     """Hosts, with a port or any, that a person's address may lead to though they are not outside."""
 
@@ -213,6 +215,7 @@ class Settings:
             ngrok_program=_path(environment, "PYNGROK_NGROK_PATH"),
             cloudflared_host=_host_name(environment, "CLOUDFLARED_HOST"),
             openai_base_url=environment.get("OPENAI_BASE_URL", "").strip(),
+            civitai_base_url=environment.get("CIVITAI_BASE_URL", "").strip().rstrip("/"),
             local_addresses=_hosts(environment.get("MASUKA_LOCAL_ADDRESSES", "")),
         )
 

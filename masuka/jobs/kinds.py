@@ -56,6 +56,8 @@ KINDS = {
         Kind("cut_out_pictures", "cpu", "masuka.datasets.background:run", "Cutting out"),
         Kind("sample_pictures", "cpu", "masuka.pocket.samples:run", "Drawing sample pictures"),
         Kind("train_image", "gpu", "masuka.training.image:run", "Training", warm=False, resumes=True),
+        Kind("try_training", "gpu", "masuka.training.probe:run", "Trying a training", warm=False),
+        Kind("export_checkpoint", "gpu", "masuka.training.exporting:run", "Making a LoRA", warm=False),
         Kind(
             "caption_pictures", "gpu", "masuka.datasets.captions.job:run", "Writing captions",
             warm=False, resumes=True, lent_s=CAPTIONING_S,
@@ -66,6 +68,9 @@ KINDS = {
         ),
         Kind("draw_images", "gpu", "masuka.generation.images:run", "Drawing", lent_s=DRAWING_S),
         Kind("download_model", "net", "masuka.models.download:run", "Downloading", keys=("HF_TOKEN",)),
+        # Turning a file into a folder loads models: in a process of its own, whose memory goes with it.
+        Kind("import_base", "cpu", "masuka.models.importing:run", "Importing a base", warm=False),
+        Kind("fetch_base", "net", "masuka.models.importing:run", "Fetching a base", warm=False, keys=("CIVITAI_API_KEY",)),
     )
 }
 

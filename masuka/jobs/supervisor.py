@@ -70,6 +70,7 @@ class Supervisor:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._end_workers = False
+        self._emptied: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
     def start(self) -> None:
@@ -80,6 +81,16 @@ class Supervisor:
     def wake(self) -> None:
         """Looks at the queue now instead of at the next second."""
         self._wake.set()
+
+    def empty(self, lane: Lane) -> bool:
+        """Whether a worker of the lane that only kept models loaded is told to leave.
+
+        One that runs a job is left alone.
+        """
+        idle = [s for s in self._slots if s.lane == lane and s.attempt is None and s.worker is not None]
+        self._emptied.add(lane)
+        self._wake.set()
+        return bool(idle)
 
     def stop(self, *, end_workers: bool = False) -> None:
         """Ends the thread. Running workers finish alone and are adopted at the next start.
@@ -125,6 +136,10 @@ class Supervisor:
         for slot in list(self._slots):
             if slot.attempt is not None:
                 self._guard(slot, partial(self._follow, slot))
+        for slot in list(self._slots):
+            if slot.lane in self._emptied and slot.attempt is None and slot.worker is not None:
+                slot.retire(slot.worker)
+        self._emptied.clear()
         for slot in list(self._slots):
             if slot.attempt is None and not slot.lent:
                 self._guard(slot, partial(self._start_next, slot))

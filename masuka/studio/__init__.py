@@ -22,6 +22,7 @@ from masuka.jobs.supervisor import Supervisor
 from masuka.requests.actor import Actor
 from masuka.store import changes
 from masuka.store.connect import Store
+from masuka.studio.advice import Advising
 from masuka.studio.captions import Captions
 from masuka.studio.characters import Characters
 from masuka.studio.context import Context
@@ -35,6 +36,8 @@ from masuka.studio.links import Links
 from masuka.studio.models import Models
 from masuka.studio.people import People
 from masuka.studio.preferences import Preferences
+from masuka.studio.reports import Reports
+from masuka.studio.sources import Sources
 from masuka.studio.training import Training
 from masuka.studio.vault import Vault, open_keeper
 from masuka.vault.restoring import before_opening
@@ -55,11 +58,14 @@ class Studio:
         self.doctor = Doctor(context)
         self.edits = Edits(context)
         self.training = Training(context)
+        self.reports = Reports(context)
         self.images = Images(context)
         self.jobs = Jobs(context)
         self.library = Library(context)
         self.links = Links(context)
         self.models = Models(context)
+        self.sources = Sources(context)
+        self.advice = Advising(context)
         self.people = People(context)
         self.preferences = Preferences(context)
         self.vault = Vault(context)

@@ -39,6 +39,8 @@ class Context:
     """Borrows a GPU for a job, on the one host where it belongs to each request."""
     password_tries: Throttle = field(default_factory=password_tries, compare=False)
     """How often each name's password was guessed, here and at the door."""
+    found: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What each person found last in the search for models; gone with the app."""
 
     @property
     def workspace(self) -> Workspace:
