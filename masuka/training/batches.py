@@ -1,7 +1,8 @@
 """What the denoiser sees at one micro-step, from the caches and a seed.
 
 Nothing is decoded or encoded here and nothing is remembered: the same step gives the
-same batch in every process.
+same batch in every process. Each picture's noise is its own, so that a batch of four is
+what two of two are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from masuka.families.base import Family
 from masuka.training.caches import Bucket, Latents, Texts, Variant
+from masuka.training.objective import Objective
 from masuka.training.order import Batch, step_seed
 
 RESIDENT_BYTES = 2**30
@@ -37,7 +39,7 @@ class Micro:
 
 
 class Batches:
-    """Micro-steps by (step, micro-step) and the pictures that the order names.
+    """Micro-steps by step and the pictures that the order names.
 
     `captions` is each picture's caption; the empty one takes its place with probability
     `dropout`, its embedding is cached like any other.
@@ -51,11 +53,13 @@ class Batches:
         captions: Sequence[str],
         *,
         dropout: float,
-        seed: int,
+        seed: int | str,
         device: str,
         dtype: torch.dtype,
+        objective: Objective | None = None,
     ) -> None:
         self._family = family
+        self._objective = objective or Objective(family)
         self._config = latents.autoencoder_config
         self._dropout = dropout
         self._seed = seed
@@ -71,21 +75,20 @@ class Batches:
             for bucket in latents.buckets
         ]
 
-    def at(self, step: int, micro_step: int, batch: Batch) -> Micro:
-        """The input of that micro-step, on the device."""
-        self._generator.manual_seed(step_seed(self._seed, step, micro_step))
+    def at(self, step: int, batch: Batch) -> Micro:
+        """The input of that step's batch, on the device."""
         rows = torch.tensor(batch.rows)
-        variant = self._variant(step, micro_step, self._buckets[batch.bucket].variants)
+        variant = self._variant(step, batch.group, self._buckets[batch.bucket].variants)
         posterior = _rows(variant.posterior, rows)
-        latents = self._family.sample_latents(self._config, posterior, self._generator)
-        count = len(batch.rows)
-        noise = torch.randn(latents.shape, generator=self._generator).to(latents.device)
-        sigmas = self._family.sample_sigmas(count, latents.shape, self._generator)
-        dropped = torch.rand(count, generator=self._generator) < self._dropout
+        drawn = [
+            self._drawn(step, batch.first + place, {name: t[place : place + 1] for name, t in posterior.items()})
+            for place in range(len(rows))
+        ]
+        latents, noise, sigmas, dropped = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        noise = noise.to(latents.device)
         texts = self._caption_rows[batch.bucket][rows].masked_fill(dropped, 0)
-        noisy = self._family.add_noise(latents, noise, sigmas)
         return Micro(
-            noisy=noisy.to(self._device, self._dtype),
+            noisy=self._family.add_noise(latents, noise, sigmas).to(self._device, self._dtype),
             sigmas=sigmas.to(self._device),
             target=self._family.target(latents, noise, sigmas).to(self._device),
             text={name: t.to(self._device) for name, t in _rows(self._text, texts).items()},
@@ -95,11 +98,26 @@ class Batches:
             else _rows({"": variant.weights}, rows)[""].to(self._device),
         )
 
-    def _variant(self, step: int, micro_step: int, variants: Sequence[Variant]) -> Variant:
+    def said(self, text: str, count: int) -> dict[str, Tensor]:
+        """The embedding of a text for that many pictures, on the device."""
+        rows = torch.full((count,), self._texts.index(text))
+        return {name: tensor.to(self._device) for name, tensor in _rows(self._text, rows).items()}
+
+    def _drawn(
+        self, step: int, picture: int, posterior: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(latents, noise, noise level, whether the caption is dropped) of a picture of the step."""
+        self._generator.manual_seed(step_seed(self._seed, step, picture))
+        latents = self._family.sample_latents(self._config, posterior, self._generator)
+        noise = self._objective.noise(latents, self._generator)
+        sigma = self._objective.sigma(latents, self._generator)
+        return latents, noise, sigma, torch.rand(1, generator=self._generator) < self._dropout
+
+    def _variant(self, step: int, group: int, variants: Sequence[Variant]) -> Variant:
         """One of them by the step alone; what a step draws besides does not depend on it."""
         if len(variants) == 1:
             return variants[0]
-        return random.Random(f"{self._seed}/variant/{step}/{micro_step}").choice(variants)
+        return random.Random(f"{self._seed}/variant/{step}/{group}").choice(variants)
 
 
 def _rows(tensors: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

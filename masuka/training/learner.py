@@ -7,9 +7,9 @@ Everything a step needs is a function of the step's number and of the state that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from masuka.errors import TrainingError
 from masuka.jobs.reporter import Reporter
-from masuka.training.batches import Batches, Micro
+from masuka.training.batches import Micro
 from masuka.training.checkpoints import Checkpoint
+from masuka.training.lessons import Kind, Lesson, Lessons
 from masuka.training.lora import ADAPTER, FlatWeights, LeanLayers, inject, together
+from masuka.training.objective import Objective
 from masuka.training.optimizers import (
     FACTORED,
     averaged,
@@ -33,7 +35,6 @@ from masuka.training.optimizers import (
     optimizer_state,
     restore_optimizer,
 )
-from masuka.training.order import Order, step_seed
 from masuka.training.plan import Plan
 from masuka.training.quick import plain_attention
 from masuka.training.randomness import random_state, restore_random_state
@@ -51,10 +52,13 @@ class Measured:
     grad_norm: float
     learning_rate: float
     epoch: int
+    beside: Mapping[Kind, float] = field(default_factory=dict)
+    """The losses of what is learnt beside the pictures."""
 
     def figures(self) -> dict[str, float]:
         """What is told of the step: numbers only."""
         told = {"loss": self.loss, "learning_rate": self.learning_rate}
+        told |= {f"{kind}_loss": loss for kind, loss in self.beside.items()}
         return told | ({"grad_norm": self.grad_norm} if math.isfinite(self.grad_norm) else {})
 
 
@@ -62,9 +66,11 @@ class Learner:
     """A denoiser that learns; `text_encoder` is given when it learns too."""
 
     def __init__(
-        self, plan: Plan, batches: Batches, order: Order, reporter: Reporter, *, text_encoder: Any = None
+        self, plan: Plan, lessons: Lessons, reporter: Reporter, *, text_encoder: Any = None
     ) -> None:
-        self._plan, self._batches, self._order, self._reporter = plan, batches, order, reporter
+        self._plan, self._lessons, self._reporter = plan, lessons, reporter
+        self._objective = Objective.of(plan.family, plan.request)
+        self._at_once = plan.request.batch_size
         self.whole_step: int | None = 0
         """The steps that the weights hold; None while the optimiser changes them."""
         self.text_encoder = text_encoder
@@ -78,6 +84,8 @@ class Learner:
         )
         self._accelerator = _accelerator(plan)
         self.weights = self._inject()
+        preserved = request.class_preservation > 0
+        self._untrained = self.weights.master.detach().clone() if preserved else None
         self._lean = [LeanLayers(module, plan.dtype) for module in self._modules().values()]
         for layers in self._lean:
             layers.on()
@@ -95,18 +103,10 @@ class Learner:
 
         Raises TrainingError for a loss that is not finite; nothing may be saved after that.
         """
-        request, losses = self._plan.request, []
-        for micro_step in range(request.gradient_accumulation_steps):
-            self._reporter.check()
-            torch.manual_seed(step_seed(request.seed, step, -1 - micro_step))
-            micro = self._batches.at(step, micro_step, self._order.next())
-            with plain_attention(self._plan.device, self._plan.dtype, request.resolution_px):
-                loss = self._loss(micro)
-                self._accelerator.backward(loss)
-            self.weights.gather()
-            losses.append(loss.detach())
+        self._lessons.next(step)
+        losses = self._gradients()
         rate = learning_rate_of(self._optimizer)
-        norm = self._accelerator.clip_grad_norm_([self.weights.master], request.max_grad_norm)
+        norm = self._accelerator.clip_grad_norm_([self.weights.master], self._plan.request.max_grad_norm)
         self.whole_step = None
         self._optimizer.step()
         self._schedule.step()
@@ -115,9 +115,24 @@ class Learner:
         self.weights.forget_gradients()
         self.whole_step = step + 1
         # The one wait for the device in a step.
-        loss_now, norm_now = torch.stack([torch.stack(losses).mean(), norm.to(losses[0])]).tolist()
-        self._must_be_finite(step, loss_now, norm_now)
-        return Measured(loss_now, norm_now, rate, self._order.epoch)
+        norm_now, *by_kind = torch.stack([norm.to(self.weights.master), *losses.values()]).tolist()
+        self._must_be_finite(step, sum(by_kind), norm_now)
+        loss, beside = by_kind[0], dict(zip(list(losses)[1:], by_kind[1:], strict=True))
+        return Measured(loss, norm_now, rate, self._lessons.epoch, beside)
+
+    def _gradients(self) -> dict[Kind, Tensor]:
+        """The losses of the step's lessons by kind, that of its pictures first."""
+        losses: dict[Kind, Tensor] = {}
+        request = self._plan.request
+        for lesson in self._lessons.taken(self._at_once):
+            self._reporter.check()
+            torch.manual_seed(lesson.seed)
+            with plain_attention(self._plan.device, self._plan.dtype, request.resolution_px):
+                loss = self._loss(lesson)
+                self._accelerator.backward(loss)
+            self.weights.gather()
+            losses[lesson.kind] = losses.get(lesson.kind, 0) + loss.detach()
+        return losses
 
     def checkpoint(self, step: int, losses: list[float]) -> Checkpoint:
         """Everything that the first `step` steps made."""
@@ -128,7 +143,6 @@ class Learner:
             groups["average"] = self.weights.named(self.weights.average)
         scaler = self._accelerator.scaler
         state = {
-            "batches": step * self._plan.request.gradient_accumulation_steps,
             "optimizer": optimizer_plain,
             "schedule": self._schedule.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
@@ -147,7 +161,7 @@ class Learner:
         if self._accelerator.scaler is not None and state["scaler"]:
             self._accelerator.scaler.load_state_dict(state["scaler"])
         self.whole_step = checkpoint.step
-        self._order.skip(int(state["batches"]))
+        self._lessons.skip(checkpoint.step)
         restore_random_state(groups["random"], state["random"])
         return [float(loss) for loss in state["losses"]]
 
@@ -201,17 +215,25 @@ class Learner:
 
     def errors(self, micro: Micro) -> Tensor:
         """Each sample's mean squared error (B,), before any weighting by its noise level."""
+        return _mean_error((self._predicted(micro).float() - micro.target).square(), micro.weights)
+
+    def _predicted(self, micro: Micro) -> Tensor:
         family = self._plan.family
         if self.text_encoder is not None:
             adapted = family.encode_adapted_text(self.text_encoder, micro.captions)
             # Where the denoiser computes in fp16, its encoders do not: they would overflow.
             adapted = {name: tensor.to(self._plan.dtype) for name, tensor in adapted.items()}
             micro = replace(micro, text={**micro.text, **adapted})
-        predicted = family.predict(self.denoiser, micro.noisy, micro.sigmas, micro.text)
-        return _mean_error((predicted.float() - micro.target).square(), micro.weights)
+        return family.predict(self.denoiser, micro.noisy, micro.sigmas, micro.text)
 
-    def _loss(self, micro: Micro) -> Tensor:
-        return (self.errors(micro) * self._plan.family.loss_weight(micro.sigmas)).mean()
+    def _loss(self, lesson: Lesson) -> Tensor:
+        micro = lesson.micro
+        if self._untrained is not None and lesson.kind == "class":
+            with torch.no_grad():
+                self.weights.show(self._untrained)
+                micro = replace(micro, target=self._predicted(micro).float(), weights=None)
+                self.weights.show_training()
+        return (self.errors(micro) * self._objective.weight(micro.sigmas)).sum() * lesson.scale
 
     def _modules(self) -> dict[str, nn.Module]:
         modules = {DENOISER: self.denoiser}
@@ -283,7 +305,6 @@ def _accelerator(plan: Plan) -> Accelerator:
     return Accelerator(
         cpu=plan.device == "cpu",
         mixed_precision=precision,
-        gradient_accumulation_steps=plan.request.gradient_accumulation_steps,
     )
 
 

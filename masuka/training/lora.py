@@ -146,11 +146,15 @@ class FlatWeights:
         if self._separate:
             self._working.copy_(self.master.data)
 
+    def show(self, vector: Tensor) -> None:
+        """Lets the layers compute with that vector until `show_training`."""
+        for name, weight in self._layers.items():
+            weight.data = self._slice(vector, name).to(weight.dtype)
+
     def show_result(self) -> None:
         """Lets the layers compute with the average, if any, until `show_training`."""
         if self.average is not None:
-            for name, weight in self._layers.items():
-                weight.data = self._slice(self.average, name).to(weight.dtype)
+            self.show(self.average)
 
     def show_training(self) -> None:
         """Undoes `show_result`."""
@@ -267,8 +271,14 @@ def _lean_forward(layer: Any) -> Callable[[Tensor], Tensor]:
 
 
 def peft_layers(named: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The weights under peft's state-dict names, copied to the CPU in that dtype."""
-    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in named.items()}
+    """The weights under peft's state-dict names, copied to the CPU in that dtype.
+
+    DoRA's magnitudes stay fp32: what they learn is smaller than the steps of 16 bits.
+    """
+    return {
+        name: tensor.detach().to("cpu", torch.float32 if "magnitude" in name else dtype).contiguous()
+        for name, tensor in named.items()
+    }
 
 
 def _plain(name: str) -> str:

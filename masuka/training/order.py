@@ -1,33 +1,49 @@
-"""Which pictures each micro-step sees: a pure function of the seed and of how many
-micro-steps were taken, so that a resumed training goes on exactly where it was.
+"""Which pictures each step sees: a pure function of the seed and of how many steps were
+taken, so that a resumed training goes on exactly where it was.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one bucket that are trained together."""
+    """Rows of one bucket that are trained together.
+
+    `first` is the place of its first row among the step's pictures; `group` numbers the
+    runs of one bucket in a step, which stay together however a step is divided.
+    """
 
     bucket: int
     rows: tuple[int, ...]
+    first: int = 0
+    group: int = 0
+
+
+def divided(batches: Iterable[Batch], at_once: int) -> list[Batch]:
+    """The same pictures in the same order, at most so many at once."""
+    return [
+        Batch(batch.bucket, batch.rows[start : start + at_once], batch.first + start, batch.group)
+        for batch in batches
+        for start in range(0, len(batch.rows), at_once)
+    ]
 
 
 class Order:
     """An endless, even walk over buckets of pictures.
 
     Each bucket is walked in shuffled passes; a batch may span two of them, so that every
-    batch is full and every picture is used once a pass. The bucket that lags behind most
-    goes next. A bucket smaller than a batch gives batches of its own size.
+    picture is used once a pass. The bucket that lags behind most goes next, and where it has
+    fewer pictures than the step still wants, the next one joins: every step sees `pictures`
+    of them, whether they are computed at once or one after another.
     """
 
-    def __init__(self, sizes: Sequence[int], *, batch_size: int, seed: int) -> None:
+    def __init__(self, sizes: Sequence[int], *, pictures: int, seed: int | str) -> None:
         self._sizes = list(sizes)
-        self._batch_size = batch_size
+        self._pictures = pictures
         self._seed = seed
         self._used = [0] * len(self._sizes)
         self._passes: dict[tuple[int, int], list[int]] = {}
@@ -37,17 +53,23 @@ class Order:
         """How many times every picture has been used at least."""
         return min(used // size for used, size in zip(self._used, self._sizes, strict=True))
 
-    def next(self) -> Batch:
-        """The next batch; moves on."""
-        bucket = min(range(len(self._sizes)), key=self._place)
-        count = min(self._batch_size, self._sizes[bucket])
-        start = self._used[bucket]
-        self._used[bucket] = start + count
-        return Batch(bucket, tuple(self._row(bucket, place) for place in range(start, start + count)))
+    def next(self) -> list[Batch]:
+        """The next step's pictures, one batch a bucket; moves on."""
+        batches: list[Batch] = []
+        taken = 0
+        while taken < self._pictures:
+            bucket = min(range(len(self._sizes)), key=self._place)
+            count = min(self._pictures - taken, self._sizes[bucket])
+            start = self._used[bucket]
+            self._used[bucket] = start + count
+            rows = tuple(self._row(bucket, place) for place in range(start, start + count))
+            batches.append(Batch(bucket, rows, first=taken, group=len(batches)))
+            taken += count
+        return batches
 
-    def skip(self, batches: int) -> None:
-        """Moves on by that many batches."""
-        for _ in range(batches):
+    def skip(self, steps: int) -> None:
+        """Moves on by that many steps."""
+        for _ in range(steps):
             self.next()
 
     def _place(self, bucket: int) -> tuple[float, int]:
@@ -70,6 +92,6 @@ class Order:
         return self._passes[key]
 
 
-def step_seed(seed: int, step: int, micro_step: int) -> int:
-    """A seed of its own for each micro-step: noise, levels, caption dropout."""
-    return random.Random(f"{seed}/step/{step}/{micro_step}").getrandbits(63)
+def step_seed(seed: int | str, step: int, picture: int) -> int:
+    """A seed of its own for each picture of a step: noise, level, caption dropout."""
+    return random.Random(f"{seed}/step/{step}/{picture}").getrandbits(63)

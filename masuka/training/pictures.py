@@ -50,10 +50,13 @@ class Seen:
     weights: Tensor | None
 
 
-def pictures_of(params: Mapping[str, Any]) -> list[Picture]:
-    """The pictures that the job's params list, in their order."""
+def pictures_of(params: Mapping[str, Any], caption: str = "") -> list[Picture]:
+    """The pictures that the job's params list, in their order.
+
+    `caption` is said of those that have none.
+    """
     words = {"trigger_word": params.get("trigger_word", ""), "class_word": params.get("class_word", "")}
-    return [_picture(p, words) for p in params["pictures"]]
+    return [_picture({**p, "caption": p["caption"] or caption}, words) for p in params["pictures"]]
 
 
 def check_pictures(pictures: Sequence[Picture], reporter: Reporter) -> list[tuple[int, int]]:

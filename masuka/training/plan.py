@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from masuka.datasets.buckets import Shape, nearest_shape, shapes_of
-from masuka.errors import Conflict, InvalidInput, NoAccelerator
+from masuka.errors import Conflict, NoAccelerator
 from masuka.families import draw_limits_of, family_named
+from masuka.families.abilities import must_be_able
 from masuka.families.base import Family
 from masuka.generation.prompts import fill
 from masuka.models.loading import choose_device, choose_dtype
@@ -20,6 +21,12 @@ from masuka.requests.images import DrawImages
 from masuka.requests.training import TrainImage
 from masuka.training.caches import Source, Variety
 from masuka.training.pictures import Picture, content_hash, pictures_of
+
+LATER = (
+    "method", "dropout", "lokr_factor", "blocks", "embedding_tokens", "validation_share", "prior_weight",
+    "class_preservation", "timesteps", "timestep_shift", "min_snr_gamma", "noise_offset", "processes",
+)  # fmt: skip
+"""Settings that change what is learnt and came after the first checkpoints were written."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Plan:
     output: Path
     device: str
     dtype: torch.dtype
+    prior: tuple[Picture, ...] = ()
+    """Pictures of other members of the class, learnt beside; they are never varied."""
     variety: Variety | None = None
     """How the pictures are varied; None where they are not."""
 
@@ -57,6 +66,12 @@ class Plan:
         path = Path(named)
         # Several are versions of one, the newest last by name.
         return max(path.glob("*.safetensors"), default=path) if path.is_dir() else path
+
+    @property
+    def pictures_per_step(self) -> int:
+        """How many pictures each optimiser step learns from."""
+        request = self.request
+        return request.batch_size * request.gradient_accumulation_steps * request.processes
 
     @property
     def source(self) -> Source:
@@ -91,8 +106,13 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """What must be the same for a checkpoint of this run to be gone on from."""
         request = self.request
-        varied = {} if self.variety is None else {"variations": self.variety.augment.as_dict()}
-        return varied | {
+        # Only what is not as it always was: checkpoints of before there was a setting hold.
+        set_anew = {name: getattr(request, name) for name in LATER if _is_set(request, name)}
+        if self.variety is not None:
+            set_anew["variations"] = self.variety.augment.as_dict()
+        if self.prior:
+            set_anew["prior"] = content_hash(self.prior)
+        return set_anew | {
             "base": self.base["id"],
             "base_files": self.source.fingerprint(),
             "pictures": content_hash(self.pictures),
@@ -118,12 +138,7 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
     request = TrainImage.parse(params["request"])
     family = family_named(params["family"])
     device = choose_device(str(params.get("device") or "auto"))
-    if request.train_text_encoder and not family.capabilities.text_encoder_lora:
-        raise InvalidInput(
-            f"{family.title} cannot train its text encoder.",
-            "Switch it off.",
-            field="train_text_encoder",
-        )
+    must_be_able(family, request)
     if request.optimizer == "adamw8bit" and not device.startswith("cuda"):
         raise NoAccelerator("adamw8bit needs an NVIDIA GPU.", "Choose adamw, which learns the same.")
     words = {"trigger_word": params.get("trigger_word", ""), "class_word": params.get("class_word", "")}
@@ -135,6 +150,9 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
         **words,
         pictures=tuple(pictures_of(params)),
         sample_prompts=tuple(fill(text, **words) for text in params.get("sample_prompts", ())),
+        prior=tuple(
+            pictures_of({**params, "pictures": params.get("prior_pictures") or ()}, words["class_word"])
+        ),
         run_id=params.get("run_id"),
         character_id=params.get("character_id"),
         run_folder=Path(params["run_folder"]),
@@ -149,6 +167,10 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
             "Download the base again; only what is missing is fetched.",
         )
     return plan
+
+
+def _is_set(request: TrainImage, name: str) -> bool:
+    return bool(getattr(request, name) != type(request).model_fields[name].default)
 
 
 def _variety(params: Mapping[str, Any], request: TrainImage) -> Variety | None:

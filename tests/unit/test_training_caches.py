@@ -118,19 +118,19 @@ def batches(dropout: float, seed: int = 0) -> Batches:
 
 def test_the_same_step_is_the_same_batch_and_no_other_is() -> None:
     batch = Batch(0, (0, 1))
-    one, same = batches(0.5).at(3, 0, batch), batches(0.5).at(3, 0, batch)
+    one, same = batches(0.5).at(3, batch), batches(0.5).at(3, batch)
     assert torch.equal(one.noisy, same.noisy) and torch.equal(one.target, same.target)
     assert one.captions == same.captions
     for other in (
-        batches(0.5).at(4, 0, batch),
-        batches(0.5).at(3, 1, batch),
-        batches(0.5, 9).at(3, 0, batch),
+        batches(0.5).at(4, batch),
+        batches(0.5).at(3, Batch(0, (0, 1), first=2)),
+        batches(0.5, 9).at(3, batch),
     ):
         assert not torch.equal(one.noisy, other.noisy)
 
 
 def test_the_target_leads_from_the_noisy_latents_to_the_clean_ones() -> None:
-    micro = batches(0.0).at(0, 0, Batch(0, (0, 1)))
+    micro = batches(0.0).at(0, Batch(0, (0, 1)))
     clean = micro.noisy - micro.sigmas.view(-1, 1, 1, 1) * micro.target
     noise = clean + micro.target
     assert abs(float(noise.std()) - 1) < 0.1 and abs(float(clean.std()) - 2) < 0.2
@@ -140,7 +140,7 @@ def test_the_target_leads_from_the_noisy_latents_to_the_clean_ones() -> None:
 
 def test_dropped_captions_have_the_empty_embedding() -> None:
     source = batches(0.3)
-    seen = [source.at(step, 0, Batch(0, (0, 1))) for step in range(200)]
+    seen = [source.at(step, Batch(0, (0, 1))) for step in range(200)]
     dropped = [caption == "" for micro in seen for caption in micro.captions]
     assert 0.2 < sum(dropped) / len(dropped) < 0.4
     for micro in seen:

@@ -205,7 +205,7 @@ def test_every_variant_is_trained_on_and_the_noise_is_the_same(
     batch = Batch(0, (0, 1))
     clean = set()
     for step in range(24):
-        one, same, other = (b.at(step, 0, batch) for b in (varied, varied, plain))
+        one, same, other = (b.at(step, batch) for b in (varied, varied, plain))
         assert torch.equal(one.noisy, same.noisy) and torch.equal(one.sigmas, other.sigmas)
         clean.add(torch.equal(one.noisy, other.noisy))
     assert clean == {True, False}, "the picture itself and its variants"

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from masuka.errors import Stop
-from tests.tiny_training import Job, train_params, trained_weights
+from masuka.errors import InvalidInput, Stop
+from masuka.families.flux import Flux
+from masuka.training.objective import Objective
+from tests.tiny_training import Job, picture_params, train_params, trained_weights
 
 
 def straight(root: Path, **request: Any) -> tuple[dict[int, float], dict[str, torch.Tensor]]:
@@ -45,3 +47,96 @@ def test_what_a_schedule_free_training_keeps_is_its_average(tmp_path: Path) -> N
     _, state = straight(tmp_path, optimizer="schedulefree", steps=3)
     name = next(n.partition("/")[2] for n in state if n.startswith("average/") and "lora_B" in n)
     assert not torch.equal(state[f"average/{name}"], state[f"adapter/{name}"])
+
+
+def test_accumulation_is_exactly_the_bigger_batch(tmp_path: Path) -> None:
+    """Whatever the buckets: five pictures in three shapes, some captions dropped."""
+    found = []
+    for batch_size, accumulation in ((4, 1), (2, 2), (1, 4)):
+        root = tmp_path / f"{batch_size}"
+        losses, state = straight(
+            root, batch_size=batch_size, gradient_accumulation_steps=accumulation, steps=3,
+            caption_dropout=0.3, lr_warmup_steps=0,
+        )  # fmt: skip
+        found.append((losses, {n: t for n, t in state.items() if n.startswith("adapter/")}))
+    (losses, weights), *others = found
+    for other_losses, other_weights in others:
+        assert other_losses == pytest.approx(losses, abs=1e-6)
+        for name, weight in weights.items():
+            assert torch.allclose(other_weights[name], weight, rtol=0, atol=1e-6), name
+
+
+def prior_params(root: Path, **request: Any) -> dict[str, Any]:
+    params = train_params(root, steps=3, batch_size=2, **request)
+    params["prior_pictures"] = [{**p, "caption": ""} for p in picture_params(root / "class", 4)]
+    return params
+
+
+def test_pictures_of_the_class_are_learnt_beside(tmp_path: Path) -> None:
+    params = prior_params(tmp_path / "a", prior_weight=0.5)
+    job = Job(tmp_path / "a")
+    job.run(params)
+    told = [event["values"]["prior_loss"] for event in job.events("metric")]
+    assert len(told) == 3 and all(value > 0 for value in told)
+    losses, plain = straight(tmp_path / "b", steps=3, batch_size=2)
+    assert job.losses()[1] == pytest.approx(losses[1], abs=1e-6), "the pictures are seen as without"
+    mine = trained_weights(params)
+    moved = [n for n in mine if "lora_B" in n and n.startswith("adapter/")]
+    assert any(not torch.allclose(mine[n], plain[n], atol=1e-5) for n in moved)
+
+
+def test_a_training_with_pictures_of_the_class_goes_on_exactly(tmp_path: Path) -> None:
+    whole, stopped = (prior_params(tmp_path / name, class_preservation=1.0) for name in "ab")
+    straight_job, first = Job(tmp_path / "a"), Job(tmp_path / "b", stop="pause", after_step=1, checks=9)
+    straight_job.run(whole)
+    with pytest.raises(Stop):
+        first.run(stopped)
+    Job(tmp_path / "b", attempt=2).run(stopped)
+    expected, found = trained_weights(whole), trained_weights(stopped)
+    assert all(torch.allclose(t.double(), found[n].double(), rtol=0, atol=1e-6) for n, t in expected.items())
+
+
+def test_the_class_word_is_held_to_what_the_base_predicts(tmp_path: Path) -> None:
+    """Nothing is to be corrected at the first step; later the adapter has moved it."""
+    params = train_params(tmp_path, steps=4, class_preservation=1.0, lr_warmup_steps=0, learning_rate=5e-2)
+    job = Job(tmp_path)
+    job.run(params)
+    told = [event["values"]["class_loss"] for event in job.events("metric")]
+    assert told[0] == pytest.approx(0.0, abs=1e-9) and told[-1] > 1e-6
+    free, _ = straight(tmp_path / "free", steps=4, lr_warmup_steps=0, learning_rate=5e-2)
+    assert job.losses()[1] == pytest.approx(free[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("setting", [{"min_snr_gamma": 5.0}, {"noise_offset": 0.05}])
+def test_what_only_some_families_know_is_refused_elsewhere(tmp_path: Path, setting: dict[str, float]) -> None:
+    with pytest.raises(InvalidInput, match="SDXL"):
+        Job(tmp_path).run(train_params(tmp_path, **setting))
+
+
+def drawn_levels(**values: Any) -> torch.Tensor:
+    objective, generator = Objective(Flux(), **values), torch.Generator().manual_seed(1)
+    return torch.cat([objective.sigma(torch.zeros(1, 4, 8, 8), generator) for _ in range(2000)])
+
+
+def test_noise_levels_are_drawn_as_the_setting_says() -> None:
+    even, middle = drawn_levels(timesteps="uniform"), drawn_levels(timesteps="logit_normal")
+    assert torch.allclose(torch.histc(even, 4, 0, 1) / 2000, torch.full((4,), 0.25), atol=0.05)
+    inner = ((middle > 0.25) & (middle < 0.75)).float().mean()
+    assert 0.68 < float(inner) < 0.77, "72.8 % of a logistic normal lie there"
+    noisier = drawn_levels(timesteps="uniform", shift=3.0)
+    assert torch.allclose(noisier, 3 * even / (1 + 2 * even)) and 0 < noisier.min() and noisier.max() < 1
+
+
+def test_a_noise_offset_moves_whole_channels() -> None:
+    generator = torch.Generator().manual_seed(2)
+    plain, moved = Objective(Flux()), Objective(Flux(), noise_offset=0.2)
+    latents = torch.zeros(1, 64, 32, 32)
+    spread = [float(o.noise(latents, generator).mean((2, 3)).std()) for o in (plain, moved)]
+    assert spread[0] == pytest.approx(1 / 32, rel=0.3) and spread[1] == pytest.approx(0.2, rel=0.3)
+
+
+def test_min_snr_weighs_by_what_the_family_says() -> None:
+    sigmas = torch.tensor([0.1, 0.5, 0.9])
+    objective = Objective(Flux(), min_snr_gamma=5.0)
+    assert torch.allclose(objective.weight(sigmas), Flux().min_snr(sigmas, 5.0))
+    assert torch.equal(Objective(Flux()).weight(sigmas), torch.ones(3))

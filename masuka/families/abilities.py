@@ -1,0 +1,25 @@
+"""What a request asks of a family that it cannot do, as sentences, before anything is loaded."""
+
+from __future__ import annotations
+
+from masuka.errors import InvalidInput
+from masuka.families.base import Family
+from masuka.requests.training import TrainImage
+
+
+def must_be_able(family: Family, request: TrainImage) -> None:
+    """Raises InvalidInput for a setting that means nothing to this family."""
+    able = family.capabilities
+    if request.train_text_encoder and not able.text_encoder_lora:
+        raise InvalidInput(
+            f"{family.title} cannot train its text encoder.", "Switch it off.", field="train_text_encoder"
+        )
+    if able.snr_weighting:
+        return
+    for field, name in (("min_snr_gamma", "Min-SNR"), ("noise_offset", "A noise offset")):
+        if getattr(request, field):
+            raise InvalidInput(
+                f"{name} is for SDXL and its kind; {family.title} adds noise in another way.",
+                "Set it to 0.",
+                field=field,
+            )
