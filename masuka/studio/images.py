@@ -47,7 +47,8 @@ class Images:
     ) -> Job:
         """The queued drawing of 1 to 8 pictures.
 
-        A LoRA draws with the base it was trained on. A `preset` gives the base and what is
+        A LoRA draws with the base it was trained on, at the best weight that its training
+        measured unless another is given. A `preset` gives the base and what is
         not given besides. The same `key` again gives the same job again. Raises
         InvalidInput for a setting out of the base's range or another base than the
         LoRA's, NotFound for an unknown preset, Conflict when the base is not installed.
@@ -58,9 +59,11 @@ class Images:
         first = parsed(DrawImages, request, values)
         adapter = None if first.adapter_id is None else self._models.adapter(first.adapter_id)
         base_id = self._base_of(first, adapter)
-        wanted = parsed(
-            DrawImages, request, {**values, "base": base_id, "seed": _seed(first)}, draw_limits_of(base_id)
-        )
+        values = {**values, "base": base_id, "seed": _seed(first)}
+        best = None if adapter is None else adapter.best_weight
+        if best is not None and "adapter_weight" not in first.model_fields_set:
+            values["adapter_weight"] = best
+        wanted = parsed(DrawImages, request, values, draw_limits_of(base_id))
         prompt = prompts.with_trigger(
             wanted.prompt,
             trigger_word=adapter.trigger_word if adapter else "",

@@ -48,7 +48,7 @@ def draw_form(studio: Studio, view: View) -> str:
         + _presets(studio, base)
         + _shape_field(described)
         + forms.field(FORM, described["num_images"], help="")
-        + (forms.field(FORM, described["adapter_weight"], help="") if adapter else "")
+        + (_weight(described["adapter_weight"], adapter) if adapter else "")
     )  # fmt: skip
     left_out = _LEFT_OUT if studio.models.base(base).negative_prompt else (*_LEFT_OUT, "negative_prompt")
     groups = [
@@ -269,6 +269,14 @@ def _shape_field(described: dict[str, Param]) -> str:
 def _base_field(param: Param, choices: list[tuple[str, str]], base: str) -> str:
     shown = forms.field(FORM, param, label="Base model", help="", choices=choices, value=base, wide=True)
     return shown.replace('name="base"', 'name="base" data-view-key="base"')
+
+
+def _weight(param: Param, adapter: Model) -> str:
+    """How much of the LoRA; what its training measured as best is what it starts from."""
+    if adapter.best_weight is None:
+        return forms.field(FORM, param, help="")
+    measured = replace(param, default=adapter.best_weight)
+    return forms.field(FORM, measured, help="The best weight that its training measured.")
 
 
 def _before(studio: Studio, base: str) -> str:
