@@ -96,7 +96,8 @@ def write(
     from safetensors.torch import save_file
 
     chosen = convention or names.primary
-    named = {key: t.detach().cpu().contiguous() for key, t in written(tensors, names, chosen).items()}
+    # Cloned: what one layer is cut from may be named twice, which safetensors refuses.
+    named = {k: t.detach().cpu().clone().contiguous() for k, t in written(tensors, names, chosen).items()}
     about = {"format": "pt", **metadata}
     if chosen == "diffusers":
         # Kohya's readers find alpha in the tensors, and diffusers refuses both together.

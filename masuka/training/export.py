@@ -1,6 +1,8 @@
 """The finished LoRA: one safetensors file that other tools understand, and a side-car that
 explains it to a person years later.
 
+A LoKr comes as a plain LoRA that every tool reads, with the LoKr itself beside it.
+
 The folder appears under its name only when it is whole and the file was loaded again.
 """
 
@@ -10,10 +12,10 @@ import base64
 import hashlib
 import io
 import json
-import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,15 +23,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.lokr import LoKrLayer
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save, save_file
+from torch import Tensor
 
 from masuka import __version__
 from masuka.errors import TrainingError
+from masuka.families import adapters, family_of
 from masuka.families.base import AdapterReport
+from masuka.families.keys_files import layers_of
+from masuka.families.keys_tables import names_of
+from masuka.families.readers import Reading, read_by_none, readings
 from masuka.jobs.reporter import PARTIAL
 from masuka.requests.text import clean_filename
+from masuka.training import factors
 from masuka.training.learner import DENOISER, TEXT, Learner
 from masuka.training.lora import part_of, peft_layers
 from masuka.training.pictures import content_hash
@@ -66,9 +75,9 @@ def export(
     try:
         file = staging / clean_filename(f"{plan.name}.safetensors")
         picture = samples[0].file if samples else None
-        _write(plan, learner, file, metadata_of(plan, picture, started_at=started_at))
+        kept = _write(plan, learner, file, metadata_of(plan, picture, started_at=started_at))
         report = _reloaded(plan, learner, file)
-        about = explain(plan, file, report, losses)
+        about = {**explain(plan, file, report, losses), "kept": kept}
         (staging / SIDECAR).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
         if picture is not None:
             shutil.copyfile(picture, staging / PICTURE)
@@ -83,48 +92,66 @@ def metadata_of(plan: Plan, picture: Path | None, *, started_at: str) -> dict[st
     """What the file says about itself, in the words that other tools read.
 
     ss_*: A1111, Forge, Civitai; modelspec.*: SwarmUI, LoRA managers, InvokeAI. Captions
-    and folder names stay out of it; they are in the side-car, which is not shared.
+    and folder names stay out of it; they are in the side-car, which is not shared. A
+    private one says what it takes to use it, and nothing of how it was made.
     """
     request = plan.request
-    epochs = request.steps * request.batch_size * request.gradient_accumulation_steps // len(plan.pictures)
-    # Their spelling: flux1-dev is flux-1-dev to modelspec, and flux1 to kohya's tools.
-    architecture = re.sub(r"^([a-z]+)(\d)", r"\1-\2", plan.base["id"])
-    tags = {plan.name: {plan.trigger_word: len(plan.pictures)}} if plan.trigger_word else {}
+    _, entry = family_of(plan.base["id"])
+    tags = {plan.name: {plan.trigger_word: 1 if request.private else len(plan.pictures)}}
     values: dict[str, Any] = {
         "ss_v2": False,
-        "ss_base_model_version": plan.base["id"].split("-")[0],
-        "ss_network_module": "networks.lora",
+        "ss_base_model_version": entry.kohya_version or plan.base["id"].split("-")[0],
+        "ss_network_module": "lycoris.kohya" if request.method == "dora" else "networks.lora",
         "ss_network_dim": request.rank,
         "ss_network_alpha": request.rank,  # another alpha is folded into the weights
-        "ss_network_args": {},
+        "ss_network_args": {"dora_wd": "True", "algo": "lora"} if request.method == "dora" else {},
         "ss_output_name": plan.name,
-        "ss_tag_frequency": tags,
-        "ss_num_train_images": len(plan.pictures),
-        "ss_steps": request.steps,
-        "ss_max_train_steps": request.steps,
-        "ss_epoch": epochs,
-        "ss_learning_rate": request.learning_rate,
-        "ss_optimizer": request.optimizer,
-        "ss_lr_scheduler": request.lr_scheduler,
-        "ss_seed": request.seed,
-        "ss_resolution": request.resolution_px,
-        "ss_training_started_at": datetime.fromisoformat(started_at).timestamp(),
-        "ss_training_finished_at": datetime.now(UTC).timestamp(),
+        "ss_tag_frequency": tags if plan.trigger_word else {},
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.architecture": f"{entry.architecture or plan.base['id']}/lora",
         "modelspec.implementation": "https://github.com/huggingface/diffusers",
         "modelspec.title": plan.name,
         "modelspec.resolution": f"{request.resolution_px}x{request.resolution_px}",
         "modelspec.date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "modelspec.description": f"A LoRA of {len(plan.pictures)} pictures, trained with MASUKA.",
         "modelspec.license": plan.base.get("licence", ""),
         "modelspec.trigger_phrase": f"{plan.trigger_word} {plan.class_word}".strip(),
         "modelspec.usage_hint": _usage_hint(plan),
         "masuka.version": __version__,
     }
-    if picture is not None:
-        values["modelspec.thumbnail"] = _thumbnail(picture)
+    if entry.prediction:
+        values["modelspec.prediction_type"] = entry.prediction
+    if not request.private:
+        values |= _making_of(plan, started_at)
+        if picture is not None:
+            values["modelspec.thumbnail"] = _thumbnail(picture)
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def _making_of(plan: Plan, started_at: str) -> dict[str, Any]:
+    """What a private file leaves out: counts, settings, times and the base's revision."""
+    request = plan.request
+    per_epoch = request.batch_size * request.gradient_accumulation_steps
+    return {
+        "ss_num_train_images": len(plan.pictures),
+        "ss_steps": request.steps,
+        "ss_max_train_steps": request.steps,
+        "ss_epoch": request.steps * per_epoch // len(plan.pictures),
+        "ss_learning_rate": request.learning_rate,
+        "ss_optimizer": request.optimizer,
+        "ss_lr_scheduler": request.lr_scheduler,
+        "ss_lr_warmup_steps": request.lr_warmup_steps,
+        "ss_batch_size_per_device": request.batch_size,
+        "ss_gradient_accumulation_steps": request.gradient_accumulation_steps,
+        "ss_caption_dropout_rate": request.caption_dropout,
+        "ss_mixed_precision": str(plan.dtype).removeprefix("torch."),
+        "ss_seed": request.seed,
+        "ss_resolution": request.resolution_px,
+        "ss_sd_model_name": plan.base.get("repo") or plan.base["id"],
+        "ss_training_started_at": datetime.fromisoformat(started_at).timestamp(),
+        "ss_training_finished_at": datetime.now(UTC).timestamp(),
+        "modelspec.description": f"A LoRA of {len(plan.pictures)} pictures, trained with MASUKA.",
+        "modelspec.tags": ", ".join(filter(None, (plan.trigger_word, plan.class_word))),
+    }
 
 
 def explain(plan: Plan, file: Path, report: AdapterReport, losses: Sequence[float]) -> dict[str, Any]:
@@ -134,8 +161,9 @@ def explain(plan: Plan, file: Path, report: AdapterReport, losses: Sequence[floa
         "file": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "name": plan.name,
-        "kind": "lora",
-        "base": {k: plan.base.get(k) for k in ("id", "title", "repo", "revision", "licence")},
+        "kind": plan.request.method,
+        "readers": {reading.tool: reading.sentence for reading in _readers(plan, file)},
+        "base": {k: plan.base.get(k) for k in ("id", "title", "repo", "revision", "licence", "commit")},
         "family": plan.family.name,
         "trigger_word": plan.trigger_word,
         "class_word": plan.class_word,
@@ -191,18 +219,78 @@ def stamp_hashes(file: Path) -> None:
     file.chmod(0o644)  # safetensors 0.8 writes for its owner alone; this file is made to be passed on
 
 
-def _write(plan: Plan, learner: Learner, file: Path, metadata: Mapping[str, str]) -> None:
+def _write(plan: Plan, learner: Learner, file: Path, metadata: Mapping[str, str]) -> float:
+    """The share of what was learnt that the file holds: 1 but for a LoKr of many ranks."""
     # Half precision to share; the full one stays in the checkpoint.
     dtype = torch.float16 if plan.dtype == torch.float16 else torch.bfloat16
     result = learner.weights.result()
+    parts = {part: {k: v.detach().cpu() for k, v in part_of(result, part).items()} for part in (DENOISER, TEXT)}
+    alpha, kept = plan.request.alpha, 1.0
+    if plan.request.method == "lokr":
+        folded = {part: _folded(layers, alpha, plan.request.rank) for part, layers in parts.items()}
+        beside = file.with_name(f"{file.stem} lokr.safetensors")
+        _write_lokr(plan, beside, folded, metadata, dtype)
+        parts, kept = _plain(folded)
+        alpha = None
     plan.family.save_adapter(
         file,
-        peft_layers(part_of(result, DENOISER), dtype),
+        peft_layers(parts[DENOISER], dtype),
         metadata,
-        alpha=plan.request.alpha,
-        text_layers=peft_layers(part_of(result, TEXT), dtype) or None,
+        alpha=alpha,
+        text_layers=peft_layers(parts[TEXT], dtype) or None,
     )
     stamp_hashes(file)
+    return kept
+
+
+def _folded(layers: Mapping[str, Tensor], alpha: int | None, rank: int) -> dict[str, Tensor]:
+    """A LoKr whose scale is in its first factor."""
+    scale = (alpha or rank) / rank
+    first = (".lokr_w1", ".lokr_w1_a")
+    return {name: tensor * scale if name.endswith(first) else tensor for name, tensor in layers.items()}
+
+
+def _plain(parts: Mapping[str, Mapping[str, Tensor]]) -> tuple[dict[str, dict[str, Tensor]], float]:
+    """The LoKr's parts as plain LoRAs, and the share that these keep."""
+    made: dict[str, dict[str, Tensor]] = {}
+    shares = []
+    for part, layers in parts.items():
+        made[part] = {}
+        for module, leaves in layers_of(layers).items():
+            small, share = factors.plain(leaves)
+            shares.append((factors.norm(leaves) ** 2, share))
+            made[part] |= {f"{module}.{leaf}": tensor for leaf, tensor in small.items()}
+    return made, factors.energy_kept(shares)
+
+
+def _write_lokr(
+    plan: Plan,
+    file: Path,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    metadata: Mapping[str, str],
+    dtype: torch.dtype,
+) -> None:
+    names = names_of(plan.family.name)
+    named = {DENOISER: names.part, TEXT: "text_encoder"}
+    tensors = {
+        f"{named[part]}.{key}": tensor.to(dtype) for part, layers in parts.items() for key, tensor in layers.items()
+    }
+    about = {**metadata, "ss_network_module": "lycoris.kohya", "ss_network_args": json.dumps({"algo": "lokr"})}
+    adapters.write(file, tensors, about, names=names, convention="diffusers")
+    stamp_hashes(file)
+
+
+def _readers(plan: Plan, file: Path) -> list[Reading]:
+    """Which tools read the file; raises TrainingError for a layer that none does."""
+    shapes, _ = adapters.read_header(file)
+    found = readings(shapes, plan.family.name)
+    lost = read_by_none(found)
+    if lost:
+        raise TrainingError(
+            f"No tool would read {len(lost)} layers of the written LoRA, as {lost[0]}.",
+            "Resume the training to write it again; if it happens again, report it.",
+        )
+    return found
 
 
 def _reloaded(plan: Plan, learner: Learner, file: Path) -> AdapterReport:
@@ -210,7 +298,7 @@ def _reloaded(plan: Plan, learner: Learner, file: Path) -> AdapterReport:
     text = None
     if learner.text_encoder is not None:
         text = plan.family.adaptable_text_encoder(learner.text_encoder)
-    with learner.as_peft(), warnings.catch_warnings():
+    with learner.as_peft(), warnings.catch_warnings(), _bare(plan, learner.denoiser, text):
         # peft warns of a second adapter in one model; that is meant here, and undone.
         warnings.filterwarnings("ignore", category=UserWarning, module="peft")
         pipeline = live_pipeline(plan, learner.denoiser, text)
@@ -222,6 +310,32 @@ def _reloaded(plan: Plan, learner: Learner, file: Path) -> AdapterReport:
             "Resume the training to write it again; if it happens again, report it.",
         )
     return report
+
+
+@contextmanager
+def _bare(plan: Plan, *modules: Any) -> Iterator[None]:
+    """Within it the layers of a LoKr are the base's own: peft puts no LoRA on top of them."""
+    if plan.request.method != "lokr":
+        yield
+        return
+    taken: list[tuple[Any, str, Any]] = []
+    settings: list[tuple[Any, Any]] = []
+    for module in filter(None, modules):
+        for name, layer in list(module.named_modules()):
+            if isinstance(layer, LoKrLayer):
+                parent, _, own = name.rpartition(".")
+                holder = module.get_submodule(parent)
+                taken.append((holder, own, layer))
+                setattr(holder, own, layer.get_base_layer())
+        settings.append((module, module.peft_config))
+        module.peft_config = {}
+    try:
+        yield
+    finally:
+        for holder, own, layer in taken:
+            setattr(holder, own, layer)
+        for module, config in settings:
+            module.peft_config = config
 
 
 def _usage_hint(plan: Plan) -> str:
