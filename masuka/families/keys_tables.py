@@ -133,7 +133,7 @@ PLAIN_OF = {"transformer": PLAIN, "unet": Names(part="unet")}
 """Diffusers' own names alone, by the denoiser's part."""
 
 BY_FAMILY: Mapping[str, Names] = {
-    "flux": FLUX, "sdxl": SDXL, "sd3": SD3, "chroma": CHROMA, "flux2": FLUX2, "flux3": FLUX3,
+    "flux": FLUX, "sdxl": SDXL, "sdxlv": SDXL, "sdxledm": SDXL, "sd3": SD3, "chroma": CHROMA, "flux2": FLUX2, "flux3": FLUX3,
     "krea2": KREA2, "zimage": PLAIN, "qwenimage": PLAIN,
 }  # fmt: skip
 

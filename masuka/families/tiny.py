@@ -11,7 +11,20 @@ _PRINTABLE = [chr(code) for code in range(33, 127)]
 
 def clip(max_tokens: int = 32) -> dict[str, Any]:
     """A CLIP text encoder, 32 wide, and its tokenizer: ASCII, a token a character."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel
+
+    return _clip(CLIPTextModel, max_tokens)
+
+
+def projecting_clip(max_tokens: int = 32) -> dict[str, Any]:
+    """The same with a projection of what is pooled, which it gives first."""
+    from transformers import CLIPTextModelWithProjection
+
+    return _clip(CLIPTextModelWithProjection, max_tokens)
+
+
+def _clip(kind: Any, max_tokens: int) -> dict[str, Any]:
+    from transformers import CLIPTextConfig, CLIPTokenizer
 
     words = ["<|startoftext|>", "<|endoftext|>", *_PRINTABLE, *(f"{c}</w>" for c in _PRINTABLE)]
     vocabulary = {word: number for number, word in enumerate(words)}
@@ -21,7 +34,7 @@ def clip(max_tokens: int = 32) -> dict[str, Any]:
         bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=max_tokens)
-    return {"tokenizer": tokenizer, "text_encoder": CLIPTextModel(config)}
+    return {"tokenizer": tokenizer, "text_encoder": kind(config)}
 
 
 def t5(max_tokens: int = 24) -> dict[str, Any]:
@@ -35,16 +48,17 @@ def t5(max_tokens: int = 24) -> dict[str, Any]:
     return {"tokenizer_2": tokenizer, "text_encoder_2": T5EncoderModel(config)}
 
 
-def autoencoder() -> Any:
-    """An f8 AutoencoderKL with 4 latent channels."""
+def autoencoder(**changes: Any) -> Any:
+    """An f8 AutoencoderKL with 4 latent channels; `changes` replace parts of its configuration."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4,
-        norm_num_groups=4, scaling_factor=0.9, shift_factor=0.1, sample_size=64,
-        use_quant_conv=False, use_post_quant_conv=False, mid_block_add_attention=False,
-    )  # fmt: skip
+    config: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "latent_channels": 4,
+        "norm_num_groups": 4, "scaling_factor": 0.9, "shift_factor": 0.1, "sample_size": 64,
+        "use_quant_conv": False, "use_post_quant_conv": False, "mid_block_add_attention": False,
+    }  # fmt: skip
+    return AutoencoderKL(**config | changes)
 
 
 @contextmanager
