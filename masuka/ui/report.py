@@ -14,7 +14,7 @@ from masuka.ui.cards import sample_tile
 from masuka.ui.charts import MOST_POINTS, Point
 from masuka.ui.kit import Outcome, Payload, id_of, key_of, values_of
 from masuka.ui.lines import Line, lines_chart, names_of
-from masuka.ui.markup import address, button, card, chip, disclosure, download, esc, go, media, picture
+from masuka.ui.markup import address, button, card, chip, disclosure, download, esc, facts, go, media, picture
 from masuka.ui.view import View
 from masuka.ui.words import duration, gib, number, per_step, plural, short
 
@@ -210,8 +210,8 @@ def _recipe(studio: Studio, run: Run) -> str:
             name="report-by-recipe",
         )
     save = download("Recipe (YAML)", f"download/recipe/{run.id}") + download("Recipe (JSON)", f"download/recipe/{run.id}?form=json")
-    about = "".join(f"<dt>{esc(k)}</dt><dd>{esc(v)}</dd>" for k, v in studio.reports.environment(run.id).items())
-    made = disclosure("Made with", f'<dl class="facts plain">{about}</dl>', name="report-environment") if about else ""
+    about = [(name, esc(value)) for name, value in studio.reports.environment(run.id).items()]
+    made = disclosure("Made with", facts(about), name="report-environment") if about else ""
     return card(f'<p class="hint">All settings as a file, to keep, pass on and run again.</p><div class="actions">{save}</div>{again}{made}', title="Recipe")
 
 

@@ -16,6 +16,7 @@ RANKS: dict[str, int] = {"viewer": 1, "editor": 2, "owner": 3}
 ACTIONS: dict[str, Role] = {
     "library-export": "viewer",
     "training-download": "owner",
+    "training-judges": "owner",
     "settings-own-password": "viewer",
     "settings-sign-out": "viewer",
     "datasets-folder": "owner",

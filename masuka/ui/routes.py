@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
@@ -85,6 +86,7 @@ def routes(studio: Studio) -> list[Route]:
         ("/download/dataset/{id:id}", download_dataset, ["GET"]),
         ("/download/export/{id:id}", download_export, ["GET"]),
         ("/download/adapter/{id:id}", download_adapter, ["GET"]),
+        ("/download/recipe/{id:id}", download_recipe, ["GET"]),
         ("/download/diagnostics", download_diagnostics, ["GET"]),
     ]
     table += [(f"/{name}/{{rest:path}}", nothing, ["GET", "PUT"]) for name in OWN]
@@ -278,6 +280,15 @@ async def download_adapter(studio: Studio, request: Request) -> Response:
     if not file.exists():
         raise NotFound(f"The file of {adapter.name} is gone.", "Train it again or delete it.")
     return FileResponse(file, filename=clean_filename(f"{adapter.name}{file.suffix}"))
+
+
+async def download_recipe(studio: Studio, request: Request) -> Response:
+    """A training's settings, as YAML or with `form=json` as JSON."""
+    id, form = request.path_params["id"], "json" if request.query_params.get("form") == "json" else "yaml"
+    text = await run_in_threadpool(studio.reports.recipe, id, form)
+    name = clean_filename(f"{(await run_in_threadpool(studio.training.run, id)).name} recipe.{form}")
+    headers = {**_FRESH, "content-disposition": f"attachment; filename*=utf-8''{quote(name)}"}
+    return Response(text, media_type="text/plain; charset=utf-8", headers=headers)
 
 
 async def download_diagnostics(studio: Studio, request: Request) -> Response:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from masuka.store.jobs import Job
 from masuka.store.runs import Run, Sample
 from masuka.studio import Studio
-from masuka.ui import forms
+from masuka.ui import forms, report
 from masuka.ui.cards import UNFINISHED, job_card, log_view, sample_tile, state_chip
 from masuka.ui.charts import MOST_POINTS, Point, loss_chart
 from masuka.ui.estimates import base_choices, training_sentence
@@ -247,9 +247,19 @@ TAB = Tab(
         ),
         (
             Region("run", draw_run, waiting='<div class="skeleton"></div>'),
+            Region("report", report.draw_report),
             Region("content", draw_content, live=False),
+            Region("compare", report.draw_compare, live=False),
         ),
     ),
-    actions={"start": on_start, "repeat": on_repeat, "delete": on_delete, "download": on_download},
+    actions={
+        "start": on_start,
+        "repeat": on_repeat,
+        "delete": on_delete,
+        "download": on_download,
+        "export": report.on_export,
+        "recipe": report.on_recipe,
+        "judges": report.on_judges,
+    },
     layout="side",
 )
