@@ -36,8 +36,8 @@ LIBRARIES_BYTES = int(0.7 * GIB)
 """What CUDA, cuBLAS and their workspaces take beside every tensor."""
 USABLE = 0.97
 """Of free memory; the rest is lost between blocks of unlike size."""
-PROCESS_BYTES = int(1.5 * GIB)
-"""Main memory of a worker after its imports, without any model."""
+PROCESS_BYTES = {"cpu": int(0.55 * GIB), "cuda": int(1.5 * GIB)}
+"""Main memory of a worker after its imports, without any model; CUDA brings its kernels."""
 IN_FLIGHT_BYTES = 5 * 10**9
 """The largest file of a model split into several, which passes through main memory."""
 
@@ -147,7 +147,7 @@ def training(
     gpu = max(phases.values()) + libraries
     on_host = int(request.blocks_on_host * size.denoiser * BYTES[dtype])
     in_flight = min(int(size.denoiser * BYTES[dtype]), IN_FLIGHT_BYTES)
-    ram = PROCESS_BYTES + on_host + (0 if on_cpu else in_flight) + parts["caches"]
+    ram = PROCESS_BYTES["cpu" if on_cpu else "cuda"] + on_host + (0 if on_cpu else in_flight) + parts["caches"]
     return Estimate(gpu, ram, _disk(size, request, pictures), parts | {"libraries": libraries}, phases)
 
 
@@ -172,7 +172,7 @@ def drawing(entry: Entry, *, width: int, height: int, dtype: str, quantize: str 
     }
     gpu = max(phases.values()) + LIBRARIES_BYTES
     parts = {"weights": weights, "text encoders": text, "VAE": vae, "libraries": LIBRARIES_BYTES}
-    return Estimate(gpu, PROCESS_BYTES + weights + text + vae, pixels * 3, parts, phases)
+    return Estimate(gpu, PROCESS_BYTES["cuda"] + weights + text + vae, pixels * 3, parts, phases)
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,13 @@ from masuka.errors import Stop
 from masuka.jobs.reporter import CACHES, Reporter
 from masuka.models.loading import quiet_libraries
 from masuka.training.assessing import Assessor
-from masuka.training.caches import Latents, Texts, cache_latents, cache_texts
+from masuka.training.caches import Latents, cache_latents, cache_texts, keep_within
 from masuka.training.checkpoints import CheckpointFolder
 from masuka.training.export import Exported, export
 from masuka.training.learner import Learner
 from masuka.training.lessons import Lessons, lessons_of, texts_beside
 from masuka.training.memory import plain_errors
+from masuka.training.meter import Meter, forget_peaks
 from masuka.training.pictures import check_pictures
 from masuka.training.plan import Plan, plan_of
 from masuka.training.quick import keep_freed_memory
@@ -48,6 +49,7 @@ def run(params: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     started = time.monotonic()
     quiet_libraries()
     plan = plan_of(params)
+    forget_peaks(plan.device)
     with plain_errors(), own_randomness(plan.request.seed):
         training = prepare(plan, reporter, params.get("judges") or {})
         steps_before = len(training.losses)
@@ -75,13 +77,14 @@ def prepare(plan: Plan, reporter: Reporter, judges: Mapping[str, Any] | None = N
     prior_sizes = check_pictures(plan.prior, reporter) if plan.prior else []
     reporter.stage("Caching captions")
     captions = [picture.caption for picture in plan.pictures]
-    caches = plan.run_folder / CACHES
+    caches = plan.caches
     texts = cache_texts(plan.source, caches, [*captions, *texts_beside(plan), *texts_for(plan)], reporter)
     reporter.stage("Caching latents")
     latents = cache_latents(
         plan.source, caches, plan.pictures, plan.shapes(sizes), reporter, sizes=sizes, variety=plan.variety
     )
     prior = _prior(plan, caches, prior_sizes, reporter)
+    keep_within(caches)
     if plan.device == "cpu":
         keep_freed_memory()
     held = held_out([p.sha256 for p in plan.pictures], plan.request.validation_share, plan.request.seed)
@@ -103,6 +106,7 @@ class Training:
     ) -> None:
         self._plan, self._learner, self._sampler, self._reporter = plan, learner, sampler, reporter
         self._assessor = assessor
+        self._meter = Meter(plan, reporter)
         self._checkpoints = CheckpointFolder(
             plan.run_folder / "checkpoints", identity=plan.identity(), keep=plan.request.keep_checkpoints
         )
@@ -121,6 +125,11 @@ class Training:
             reporter.note(f"Going on from step {found.step:,}.")
             best = assessor.best(found.step)
             self._checkpoints.best_step = None if best is None else best.step
+
+    @property
+    def learner(self) -> Learner:
+        """What learns here."""
+        return self._learner
 
     def run(self) -> None:
         """Every step that is left, or until no score was better for long enough.
@@ -199,6 +208,7 @@ class Training:
             total=exported.report.total,
             best_weight=weight,
         )
+        self._meter.tell(None)
         return exported
 
     def _begin_steps(self) -> None:
@@ -243,6 +253,7 @@ class Training:
         folder = self._checkpoints.save(replace(checkpoint, state=state))
         self._saved_step = step
         self._reporter.artefact("checkpoint", folder, step=step)
+        self._meter.tell(statistics.median(self._seconds) if self._seconds else None)
 
 
 def _prior(plan: Plan, caches: Path, sizes: list[tuple[int, int]], reporter: Reporter) -> Latents | None:
