@@ -75,6 +75,7 @@ class Reading:
 def readings(tensors: Iterable[str], family: str) -> list[Reading]:
     """What each tool that knows this family makes of a file with these tensor names."""
     kind = family.replace("-", "").replace("_", "")
+    kind = "sdxl" if kind.startswith("sdxl") else kind
     names = names_of(family)
     tensors = list(tensors)
     layers = stems(tensors)
