@@ -78,6 +78,11 @@ class Workspace:
         return self.root / "runs"
 
     @property
+    def caches(self) -> Path:
+        """Texts and latents that trainings share; everything in it is made again when asked for."""
+        return self.root / "caches"
+
+    @property
     def jobs(self) -> Path:
         """Event files, logs and scratch folders of jobs."""
         return self.root / "jobs"

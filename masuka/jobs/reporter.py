@@ -22,6 +22,10 @@ SECONDS_BETWEEN_PROGRESS = 0.2
 SECONDS_BETWEEN_CHECKS = 0.05
 CACHES = "caches"
 """The folder in a run's folder that the next attempt can make again; checkpoints stay."""
+LATENTS = "latents"
+"""Within caches: what was made of pictures, each file named after its picture first."""
+NAME_OF_PICTURE = 16
+"""So many letters of its SHA-256."""
 PARTIAL = ".partial"
 """Ends the name of an output folder that is still being written."""
 

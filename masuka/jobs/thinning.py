@@ -1,7 +1,8 @@
 """What goes with time, so that a workspace does not grow for ever.
 
 Only what was made by the way and can be done without: logs of jobs that ended long ago,
-and caches that a training makes again when it goes on. Never a picture, a LoRA, a
+and caches that a training makes again when it goes on; what is cached of a picture goes
+with the picture. Never a picture, a LoRA, a
 checkpoint, a sample, or a row.
 """
 
@@ -14,8 +15,9 @@ from pathlib import Path
 
 from masuka.config import Workspace
 from masuka.jobs.queue import SYSTEM
-from masuka.jobs.reporter import CACHES
+from masuka.jobs.reporter import CACHES, LATENTS, NAME_OF_PICTURE
 from masuka.store import jobs as rows
+from masuka.store import pictures
 from masuka.store.connect import Store
 
 KEPT_DAYS = 30
@@ -38,8 +40,11 @@ def thin(
     ]
     for folder in gone:
         shutil.rmtree(folder, ignore_errors=True)
-    if gone:
-        log.info("%d folders that nobody needs any more were deleted", len(gone))
+    unused = _unused_caches(store, workspace, moment)
+    for file in unused:
+        file.unlink(missing_ok=True)
+    if gone or unused:
+        log.info("%d folders and %d files that nobody needs any more were deleted", len(gone), len(unused))
     return gone
 
 
@@ -59,6 +64,16 @@ def _caches_beyond(store: Store, workspace: Workspace, most_bytes: int) -> list[
         if total > most_bytes and folder.parent.resolve() not in in_use:
             beyond.append(folder)
     return beyond
+
+
+def _unused_caches(store: Store, workspace: Workspace, moment: datetime) -> list[Path]:
+    """Shared caches that no training asked for since then, or whose picture is in no data set."""
+    files = _files(workspace.caches) if workspace.caches.is_dir() else []
+    latents = [file for file in files if file.parent.name == LATENTS and "-" in file.name]
+    there = {sha256[:NAME_OF_PICTURE] for sha256 in pictures.every_sha256(store)} if latents else set()
+    nobodys = {file for file in latents if file.name.partition("-")[0] not in there}
+    old = {file for file in files if file.stat().st_mtime < moment.timestamp()}
+    return sorted(nobodys | old)
 
 
 def _last_used(folder: Path) -> float:

@@ -115,7 +115,7 @@ class TrainImage(Request):
     class_preservation: float = field(
         0.0, label="Keep the class",
         help="How strongly the class word alone is held to what the base draws for it; "
-        "0 is off, 1 is usual. Takes half as long again.",
+        "0 is off, 1 is usual. A step takes more than twice as long.",
         group="Data", ge=0.0, le=10.0,
     )  # fmt: skip
     timesteps: Literal["auto", "uniform", "logit_normal"] = field(

@@ -91,6 +91,12 @@ def get_pictures(db: Store, *, actor: Actor, ids: Iterable[int]) -> list[Picture
     return [found[id] if id in found else get_picture(db, actor=actor, id=id) for id in wanted]
 
 
+def every_sha256(db: Store) -> set[str]:
+    """The hashes of every picture of everybody, to know what is nobody's any more."""
+    with db.read() as conn:
+        return {row["sha256"] for row in conn.query("SELECT DISTINCT sha256 FROM pictures")}
+
+
 ONLY = ("all", "kept", "aside", "doubtful")
 """What a listing shows, besides the pictures with one kind of finding."""
 SORTS = {

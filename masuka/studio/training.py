@@ -13,6 +13,7 @@ from masuka.datasets.edits import Recipe
 from masuka.errors import Conflict, InvalidInput, NotFound
 from masuka.families import family_of, train_limits_of
 from masuka.generation import prompts
+from masuka.models import judges
 from masuka.requests.base import Param, params
 from masuka.requests.text import NAME_CHARS, clean_filename
 from masuka.requests.training import TrainImage
@@ -206,6 +207,8 @@ class Training:
             "pictures": [self._picture(p) for p in learnt.pictures],
             "sample_prompts": _sample_prompts(wanted, learnt),
             "device": self._context.settings.device,
+            "caches": str(workspace.caches),
+            "judges": judges.folders(workspace.models),
         }
 
     def _picture(self, picture: Mapping[str, Any]) -> dict[str, Any]:

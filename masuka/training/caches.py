@@ -1,13 +1,16 @@
 """What a training computes once: text embeddings and latents, on disk by content.
 
-A restarted training whose caches are whole loads neither text encoders nor VAE. A cache
-file that is damaged counts as missing. Knows nothing about the order of training.
+A training whose caches are whole loads neither text encoders nor VAE; trainings of the
+same pictures on the same base share them. A cache file that is damaged counts as missing.
+Knows nothing about the order of training.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +24,7 @@ from torch import Tensor, nn
 from masuka.datasets.buckets import Shape, smaller_shape
 from masuka.datasets.varying import PLAIN, Variation, scale_of, variation
 from masuka.families.base import Family
-from masuka.jobs.reporter import Reporter
+from masuka.jobs.reporter import LATENTS, NAME_OF_PICTURE, Reporter
 from masuka.models.loading import free_memory
 from masuka.requests.edits import Augment
 from masuka.training.pictures import Picture, place_of, seen
@@ -30,6 +33,9 @@ CACHE_VERSION = 1
 CAPTIONS_AT_ONCE = 8
 TAIL_BYTES = 4096
 WEIGHTS = "weights"
+MOST_BYTES = 20 * 2**30
+"""Shared caches may take this much: some thousand pictures at 1024 px, or captions of FLUX."""
+UNTOUCHED_S = 3600
 UNCOVERED = 0.1
 """How much a place outside the mask still counts (OneTrainer's default too)."""
 
@@ -118,26 +124,49 @@ class CacheFolder:
     def __init__(self, folder: Path, identity: str) -> None:
         self._folder = folder
         self._identity = identity
+        self._of_pictures = folder.name == LATENTS
         folder.mkdir(parents=True, exist_ok=True)
 
     def file(self, *parts: str) -> Path:
-        """The place of what these parts describe."""
+        """The place of what these parts describe; a picture's begins with its name."""
         key = "\0".join((str(CACHE_VERSION), self._identity, *parts))
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
+        first = f"{parts[0][:NAME_OF_PICTURE]}-" if self._of_pictures else ""
+        return self._folder / f"{first}{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
+
+    def beside(self, name: str) -> Path:
+        """A file about the encoder itself, the same for everything of this identity."""
+        return self._folder / f"{hashlib.sha256(self._identity.encode()).hexdigest()[:40]}.{name}"
 
     def get(self, *parts: str) -> dict[str, Tensor] | None:
         """The tensors, or None where they are missing or damaged."""
+        file = self.file(*parts)
         try:
-            tensors: dict[str, Tensor] = load_file(self.file(*parts))
+            tensors: dict[str, Tensor] = load_file(file)
+            os.utime(file)  # what was used last stays longest
             return tensors
         except (FileNotFoundError, SafetensorError):
             return None
 
     def put(self, tensors: Mapping[str, Tensor], *parts: str) -> None:
         file = self.file(*parts)
-        part = file.with_suffix(".part")
+        # Two trainings may make the same at the same time.
+        part = file.with_suffix(f".{os.getpid()}.part")
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
         part.replace(file)
+
+
+def keep_within(folder: Path, most_bytes: int = MOST_BYTES) -> None:
+    """Deletes what was used longest ago, until the caches take no more than that.
+
+    What was used within the last hour stays: another training may be filling its own.
+    """
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    used = sorted(((file.stat().st_mtime, file) for file in files), reverse=True)
+    total, recently = 0, time.time() - UNTOUCHED_S
+    for at, file in used:
+        total += file.stat().st_size
+        if total > most_bytes and at < recently:
+            file.unlink(missing_ok=True)
 
 
 def cache_texts(source: Source, folder: Path, texts: Sequence[str], reporter: Reporter) -> Texts:
@@ -200,8 +229,8 @@ def cache_latents(
     only for what is missing, and is gone when this returns. `sizes` are those of the
     edited pictures, needed where one has a focus; `variety` says how they are varied.
     """
-    cache = CacheFolder(folder / "latents", f"{source.fingerprint()} {source.dtype}")
-    config_file = folder / "latents" / "autoencoder.json"
+    cache = CacheFolder(folder / LATENTS, f"{source.fingerprint()} {source.dtype}")
+    config_file = cache.beside("json")
     known: Sequence[tuple[int, int] | None] = sizes or [None] * len(pictures)
     wanted = [
         _wanted(number, picture, shape, size, variety, variant)

@@ -15,6 +15,7 @@ from masuka.families import draw_limits_of, family_named
 from masuka.families.abilities import must_be_able
 from masuka.families.base import Family
 from masuka.generation.prompts import fill
+from masuka.jobs.reporter import CACHES
 from masuka.models.loading import choose_device, choose_dtype
 from masuka.requests.edits import Augment
 from masuka.requests.images import DrawImages
@@ -47,6 +48,8 @@ class Plan:
     output: Path
     device: str
     dtype: torch.dtype
+    shared_caches: Path | None = None
+    """Where trainings of this workspace share what they cache; None: the run has its own."""
     prior: tuple[Picture, ...] = ()
     """Pictures of other members of the class, learnt beside; they are never varied."""
     variety: Variety | None = None
@@ -56,6 +59,11 @@ class Plan:
     def folder(self) -> Path:
         """Where the base model lies."""
         return Path(self.base["folder"])
+
+    @property
+    def caches(self) -> Path:
+        """Where texts and latents are cached."""
+        return self.shared_caches or self.run_folder / CACHES
 
     @property
     def training_adapter(self) -> Path | None:
@@ -150,6 +158,7 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
         **words,
         pictures=tuple(pictures_of(params)),
         sample_prompts=tuple(fill(text, **words) for text in params.get("sample_prompts", ())),
+        shared_caches=Path(params["caches"]) if params.get("caches") else None,
         prior=tuple(
             pictures_of({**params, "pictures": params.get("prior_pictures") or ()}, words["class_word"])
         ),

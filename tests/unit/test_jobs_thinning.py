@@ -14,6 +14,7 @@ from masuka.jobs import queue
 from masuka.jobs.kinds import KINDS
 from masuka.jobs.thinning import KEPT_DAYS, thin
 from masuka.requests.actor import Actor
+from masuka.store import datasets, pictures
 from masuka.store import jobs as rows
 from masuka.store.connect import Store
 from masuka.store.jobs import Job
@@ -71,6 +72,25 @@ def test_caches_beyond_the_budget_go_the_longest_left_first(store: Store, settin
     assert thin(store, settings.workspace, caches_bytes=0) == [new, middle]
     kept = sorted(file.name for file in settings.workspace.runs.rglob("*") if file.is_file())
     assert kept == ["b.safetensors"] * 3 + ["c.png"] * 3
+
+
+def test_shared_caches_go_with_their_picture_and_with_time(store: Store, settings: Settings) -> None:
+    dataset = datasets.add_dataset(store, actor=OWNER, name="Mira", trigger_word="mira7x")
+    here, gone = "a" * 64, "b" * 64
+    assert pictures.add_picture(
+        store, actor=OWNER, dataset_id=dataset.id, file="a.png", original_name="a.png", sha256=here,
+        width=8, height=8, bytes=9, caption="",
+    )  # fmt: skip
+    shared, old = settings.workspace.caches, LATER.timestamp() - (2 * KEPT_DAYS + 1) * 86400
+    names = [f"latents/{here[:16]}-1.safetensors", f"latents/{gone[:16]}-1.safetensors",
+             "latents/c0ffee.json", "texts/new.safetensors", "texts/old.safetensors"]  # fmt: skip
+    for name in names:
+        (shared / name).parent.mkdir(parents=True, exist_ok=True)
+        (shared / name).write_bytes(b"x")
+    os.utime(shared / names[-1], (old, old))
+    thin(store, settings.workspace)
+    left = sorted(file.relative_to(shared).as_posix() for file in shared.rglob("*") if file.is_file())
+    assert left == sorted([names[0], names[2], names[3]])
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])

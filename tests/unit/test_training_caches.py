@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from masuka.datasets.buckets import Shape
 from masuka.families.flux import Flux
 from masuka.jobs.reporter import EventFile
 from masuka.training.batches import Batches
-from masuka.training.caches import Latents, Source, Texts, cache_latents, cache_texts
+from masuka.training.caches import Latents, Source, Texts, cache_latents, cache_texts, keep_within
 from masuka.training.order import Batch
 from masuka.training.pictures import Picture, pictures_of
 from tests.tiny_flux import FLUX, tiny_folder
@@ -146,3 +148,36 @@ def test_dropped_captions_have_the_empty_embedding() -> None:
     for micro in seen:
         rows = [{"": 0.0, "a": 1.0, "b": 2.0}[caption] for caption in micro.captions]
         assert micro.text["prompt_embeds"].flatten().tolist() == rows
+
+
+def test_another_training_of_the_same_pictures_finds_them_cached(
+    tmp_path: Path, source: Source, reporter: EventFile
+) -> None:
+    """Whatever its order and whatever it has besides; each base has its own VAE's configuration."""
+    cache_latents(source, tmp_path, pictures(tmp_path / "p"), SHAPES, reporter)
+    fewer = list(reversed(pictures(tmp_path / "p")))[:2]
+    unloaded = replace(source, family=LoadsNothing())
+    found = cache_latents(unloaded, tmp_path, fewer, list(reversed(SHAPES))[:2], reporter)
+    assert [bucket.pictures for bucket in found.buckets] == [(0,), (1,)]
+    names = [file.name for file in (tmp_path / "latents").glob("*.safetensors")]
+    assert {name.partition("-")[0] for name in names} == {p.sha256[:16] for p in pictures(tmp_path / "p")}
+    with pytest.raises(AssertionError, match="VAE"):
+        cache_latents(replace(unloaded, dtype=torch.bfloat16), tmp_path, fewer, SHAPES[:2], reporter)
+
+
+def test_caches_stay_within_their_size_and_what_was_used_last_stays(
+    tmp_path: Path, source: Source, reporter: EventFile
+) -> None:
+    for text in ("first", "second"):
+        cache_texts(source, tmp_path, [text], reporter)
+    files = list((tmp_path / "texts").glob("*.safetensors"))
+    size = files[0].stat().st_size
+    keep_within(tmp_path, size)
+    assert all(file.exists() for file in files), "used within the hour"
+    for file in files:
+        os.utime(file, (time.time() - 7200,) * 2)
+    cache_texts(source, tmp_path, ["second"], reporter)  # the empty text and this one are used again
+    keep_within(tmp_path, size)
+    assert len(list((tmp_path / "texts").glob("*.safetensors"))) == 2
+    unloaded = replace(source, family=LoadsNothing())
+    assert cache_texts(unloaded, tmp_path, ["second"], reporter).texts == ("", "second")
