@@ -28,11 +28,12 @@ CALLED_WITH: dict[str, dict[str, Any]] = {
     "flux": {"max_sequence_length": 24},
     "flux2": {"max_sequence_length": 96},
     "zimage": {"max_sequence_length": 96},
+    "krea2": {"max_sequence_length": 256},
 }
 """What a stock pipeline must be told, by family, to read a text as long as the tiny tokenizer does."""
 STANDS_FOR = {"flux": "flux1-dev"}
 """The base whose settings suit the tiny checkpoint, where that is not the family's first."""
-UNGUIDED = {"zimage": 0.0}
+UNGUIDED = {"zimage": 0.0, "krea2": 0.0}
 """The guidance at which a pipeline makes no second pass, where that is not 1."""
 AS_CACHED = {"flux2": flux2_vae.normalised}
 """What a cached posterior holds of the VAE's latents, where that is not they themselves."""

@@ -33,6 +33,8 @@ class TextEncoder:
     tokenizer: Any
     model: Any
     max_tokens: int
+    layers: tuple[int, ...] = ()
+    """Which of its layers' states are the text, where the checkpoint says so."""
 
 
 class RectifiedFlow:
@@ -182,7 +184,10 @@ class RectifiedFlow:
 
 def repeated(text: Mapping[str, Tensor], count: int, prefix: str = "") -> dict[str, Any]:
     """Each text as often as there are pictures of it, under the pipeline's names."""
-    return {f"{prefix}{name}": tensor.repeat_interleave(count, 0) for name, tensor in text.items()}
+    return {
+        f"{prefix}{name}": (tensor > 0.5 if name.endswith("_mask") else tensor).repeat_interleave(count, 0)
+        for name, tensor in text.items()
+    }
 
 
 def within(text: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

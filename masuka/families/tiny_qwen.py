@@ -40,3 +40,49 @@ def qwen3(layers: int) -> Any:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     return Qwen3ForCausalLM(Qwen3Config(**_text(layers)))
+
+
+def qwen25_vl(layers: int) -> Any:
+    """A Qwen2.5-VL with one vision block, 16 wide."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    text = {**_text(layers), "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]}}
+    text.pop("head_dim")
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": WIDTH,
+        "patch_size": 14, "fullatt_block_indexes": [0],
+    }  # fmt: skip
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **_tokens())
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def qwen3_vl(layers: int) -> Any:
+    """A Qwen3-VL with one vision block, 16 wide."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10_000.0}
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": WIDTH,
+        "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
+    }  # fmt: skip
+    config = Qwen3VLConfig(text_config={**_text(layers), "rope_parameters": rope}, vision_config=vision, **_tokens())
+    return Qwen3VLForConditionalGeneration(config)
+
+
+def _tokens() -> dict[str, Any]:
+    numbers = {word: 256 + number for number, word in enumerate(_SPECIAL)}
+    return {
+        "vision_start_token_id": numbers["<|vision_start|>"], "vision_end_token_id": numbers["<|vision_end|>"],
+        "image_token_id": numbers["<|image_pad|>"], "video_token_id": numbers["<|video_pad|>"],
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+
+
+def autoencoder() -> Any:
+    """The f8 autoencoder of Qwen-Image with 4 latent channels."""
+    from diffusers import AutoencoderKLQwenImage
+
+    return AutoencoderKLQwenImage(
+        base_dim=4, z_dim=4, dim_mult=[1, 1, 2, 2], num_res_blocks=1,
+        latents_mean=[-0.3, 0.1, 0.2, 0.4], latents_std=[1.2, 0.8, 1.5, 0.9],
+    )  # fmt: skip

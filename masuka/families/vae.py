@@ -17,9 +17,21 @@ def posterior(autoencoder: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
 
     (B, C, h, w), fp32, on the CPU.
     """
+    found = distribution(autoencoder, pixels)
+    return {"mean": of_pictures(found.mean), "std": of_pictures(found.std)}
+
+
+def of_pictures(latents: Tensor) -> Tensor:
+    """The latents, fp32, on the CPU, without the one frame of a video's autoencoder."""
+    return (latents.squeeze(2) if latents.dim() == 5 else latents).float().cpu()
+
+
+def distribution(autoencoder: Any, pixels: Tensor) -> Any:
+    """The posterior as diffusers has it; a video's autoencoder gets one frame."""
     inputs = pixels.to(weights.device_of(autoencoder), next(autoencoder.parameters()).dtype)
-    found = autoencoder.encode(inputs).latent_dist  # type: ignore[operator]
-    return {"mean": found.mean.float().cpu(), "std": found.std.float().cpu()}
+    if hasattr(autoencoder, "temperal_downsample"):
+        inputs = inputs.unsqueeze(2)
+    return autoencoder.encode(inputs).latent_dist
 
 
 def draw(posterior: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from masuka.families import weights
+from masuka.families import vae
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,8 +48,7 @@ def fit(autoencoder: Any) -> Tensor:
 
     pixels = _colour_fields()
     with torch.no_grad():
-        inputs = (pixels * 2 - 1).to(weights.device_of(autoencoder), next(autoencoder.parameters()).dtype)
-        latents = autoencoder.encode(inputs).latent_dist.mode().float().cpu()
+        latents = vae.of_pictures(vae.distribution(autoencoder, pixels * 2 - 1).mode())
     count, channels, height, width = latents.shape
     seen = torch.nn.functional.adaptive_avg_pool2d(pixels, (height, width))
     inputs = latents.permute(0, 2, 3, 1).reshape(-1, channels)

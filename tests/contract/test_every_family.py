@@ -273,6 +273,18 @@ def test_a_picture_after_a_cancel_is_bit_exact(name: str) -> None:
     assert warm.draw(request_for(family), "a red robot", 1).tobytes() == wanted
 
 
+@every_family
+def test_a_picture_in_the_making_is_shown(name: str) -> None:
+    """Previews are fitted to each VAE, whatever shape of pixels and latents it takes."""
+    family = FAMILIES[name]
+    warm = Drawer(family, Identity.of(tiny_folder(name), "cpu", torch.float32))
+    shown: list[Any] = []
+    request = request_for(family, width=96)
+    warm.draw(request, "a red robot", 1, lambda _done, preview: shown.append(preview and preview()))
+    assert shown[0] is None
+    assert abs(shown[1].width / shown[1].height - 1.5) < 0.01
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_short_training_makes_a_lora_that_draws(name: str, tmp_path: Path) -> None:
     """From pictures to a LoRA of every layer, and a picture that is another with it."""

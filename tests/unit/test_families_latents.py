@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import Flux2KleinPipeline
 
-from masuka.families import flux2_vae, tiny
+from masuka.families import flux2_vae, qwen_vae, tiny, tiny_qwen, vae
 from masuka.families.flux2 import tiny_flux2_autoencoder
 
 
@@ -33,6 +33,23 @@ def test_what_is_cached_of_flux2_is_normalised_and_leads_back() -> None:
     scale = (autoencoder.bn.running_var + autoencoder.config.batch_norm_eps).sqrt().view(1, -1, 1, 1)
     torch.testing.assert_close(flux2_vae.unfold(found["std"] * scale), plain.std)
     assert not torch.allclose(flux2_vae.unfold(found["mean"]), plain.mean, atol=0.05)
+
+
+def test_a_videos_autoencoder_gives_pictures_by_channel() -> None:
+    """Qwen-Image's VAE takes frames; cached is a picture, scaled by each channel's own figures."""
+    with tiny.seeded(1):
+        autoencoder = tiny_qwen.autoencoder()
+        pixels = torch.rand(2, 3, 64, 48) * 2 - 1
+    with torch.no_grad():
+        found = vae.posterior(autoencoder, pixels)
+        plain = autoencoder.encode(pixels[:, :, None]).latent_dist
+    assert found["mean"].shape == found["std"].shape == (2, 4, 8, 6)
+    assert torch.equal(found["mean"], plain.mean[:, :, 0])
+    exact = {"mean": found["mean"], "std": torch.zeros_like(found["std"])}
+    scaled = qwen_vae.drawn(autoencoder.config, exact, torch.Generator())
+    mean, std = autoencoder.config.latents_mean[3], autoencoder.config.latents_std[3]
+    torch.testing.assert_close(scaled[:, 3], (found["mean"][:, 3] - mean) / std)
+    torch.testing.assert_close(qwen_vae.restored(autoencoder.config, scaled), found["mean"])
 
 
 @pytest.mark.parametrize(("tokens", "shift"), [(256, 1.6487), (4096, 3.1582)])
