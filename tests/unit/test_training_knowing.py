@@ -59,11 +59,12 @@ def test_what_is_held_out_is_never_learnt_from(tmp_path: Path) -> None:
     params = train_params(tmp_path, validation_share=0.4, steps=3, batch_size=1)
     job = Job(tmp_path)
     training = prepare(plan_of(params), job)
-    learnt = {picture for bucket in training._learner._batches._buckets for picture in bucket.pictures}
-    measured = {picture for bucket in training._assessor._validator._latents.buckets for picture in bucket.pictures}
-    assert len(measured) == 2 and not learnt & measured and learnt | measured == set(range(5))
-    assert "2 of 5 pictures are kept for validation." in [event["text"] for event in job.events("note")]
     job.close()
+    learnt = training._learner._lessons._pictures.batches._buckets
+    measured = training._assessor._validator._latents.buckets
+    learnt_from, kept = ({p for bucket in buckets for p in bucket.pictures} for buckets in (learnt, measured))
+    assert len(kept) == 2 and not learnt_from & kept and learnt_from | kept == set(range(5))
+    assert "2 of 5 pictures are kept for validation." in [event["text"] for event in job.events("note")]
 
 
 # Validation
@@ -95,7 +96,7 @@ def test_each_band_is_measured_at_its_own_noise_levels(training: Any) -> None:
         sigmas = [look.sigma for look in looks if look.band == band]
         assert len(set(sigmas)) == len(sigmas) >= 10
         assert all(low < sigma < high for sigma in sigmas)
-    assert {(look.bucket, look.row) for look in looks} == {(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)}
+    assert len({(look.bucket, look.row) for look in looks}) == 5  # every picture
 
 
 def test_validation_says_what_the_model_predicts(training: Any) -> None:
@@ -109,12 +110,19 @@ def test_validation_says_what_the_model_predicts(training: Any) -> None:
     assert error == pytest.approx(float((predicted.float() - micro.target).square().mean()), rel=1e-5)
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures to judge in one step; these tests look at none."""
+    monkeypatch.setattr("masuka.training.samples.JUDGED_IN_STEPS", 1)
+
+
+@pytest.mark.usefixtures("quick")
 def test_scoring_changes_nothing_of_what_is_learnt(tmp_path: Path) -> None:
     """Losses and weights are equal with a score after every step, with samples, and with none."""
     often, never = Job(tmp_path / "often"), Job(tmp_path / "never")
-    values: dict[str, Any] = {"steps": 4, "ema_decay": 0.9, "caption_dropout": 0.3, "checkpoint_every": 100}
-    scored_often = train_params(tmp_path / "often", score_every=1, sample_every=100, **values)
-    often.run({**scored_often, "request": {**scored_often["request"], "sample_without": True}})
+    values: dict[str, Any] = {"steps": 3, "ema_decay": 0.9, "caption_dropout": 0.3, "checkpoint_every": 100}
+    scored_often = train_params(tmp_path / "often", score_every=1, sample_every=100, sample_without=True, **values)
+    often.run(scored_often)
     params = train_params(tmp_path / "never", **values)
     never.run(params)
     assert often.losses() == never.losses()
@@ -130,6 +138,7 @@ def told(job: Job, noun: str) -> list[dict[str, Any]]:
     return [event["about"] for event in job.events("told") if event["noun"] == noun]
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_best_checkpoint_is_what_the_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A judge that likes step 2 best: the file is of step 2, though the training went on to 5 and stopped there."""
     likings = {0: 0.1, 1: 0.5, 2: 0.9, 3: 0.6, 4: 0.6, 5: 0.6}
