@@ -38,18 +38,18 @@ DEFAULT: dict[str, Any] = {
         },
         {
             "name": "12 to 16 GB GPU", "vram_gib": 11, "ram_gib": 12,
-            "draw": ["flux2-klein-4b", "z-image-turbo", "sdxl", "sd35-medium", "juggernaut-xl-v9"],
-            "train": ["flux2-klein-4b-base", "sdxl", "z-image", "sd35-medium", "illustrious-xl"],
+            "draw": ["flux2-klein-4b", "zimage-turbo", "sdxl", "sd35-medium", "juggernaut-xl-v9"],
+            "train": ["flux2-klein-base-4b", "sdxl", "zimage", "sd35-medium", "illustrious-xl"],
         },
         {
             "name": "24 GB GPU", "vram_gib": 21, "ram_gib": 24,
-            "draw": ["z-image-turbo", "flux1-schnell", "flux2-klein-4b", "chroma1-hd", "sdxl"],
-            "train": ["flux1-schnell", "z-image", "flux2-klein-4b-base", "flux1-dev", "sd35-large", "sdxl"],
+            "draw": ["zimage-turbo", "flux1-schnell", "flux2-klein-4b", "chroma1-hd", "sdxl"],
+            "train": ["flux1-schnell", "zimage", "flux2-klein-base-4b", "flux1-dev", "sd35-large", "sdxl"],
         },
         {
             "name": "48 GB GPU or more", "vram_gib": 44, "ram_gib": 48,
-            "draw": ["flux1-schnell", "qwen-image", "flux1-dev", "flux2-klein-9b", "z-image"],
-            "train": ["flux1-dev", "qwen-image", "flux2-klein-9b-base", "flux1-schnell", "sd35-large"],
+            "draw": ["flux1-schnell", "qwen-image-2512", "flux1-dev", "flux2-klein-9b", "zimage"],
+            "train": ["flux1-dev", "qwen-image-2512", "flux2-klein-base-9b", "flux1-schnell", "sd35-large"],
         },
     ]
 }  # fmt: skip
@@ -127,7 +127,7 @@ def recommended(table: Mapping[str, Any], machine: Machine) -> list[Advice]:
 def fit_of(entry: Entry, machine: Machine, task: Task) -> Fit:
     """Whether the task is possible with the base at its default size, and how."""
     if entry.folder is not None:
-        return Fit(True, "Runs on any machine.")
+        return Fit(True, "Draws on any machine." if task == "draw" else "Learns on any machine, in minutes.")
     return _drawing(entry, machine) if task == "draw" else _training(entry, machine)
 
 

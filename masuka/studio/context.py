@@ -41,6 +41,8 @@ class Context:
     """How often each name's password was guessed, here and at the door."""
     found: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
     """What each person found last in the search for models; gone with the app."""
+    looked_at: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The repository that each person looked at last; gone with the app."""
 
     @property
     def workspace(self) -> Workspace:

@@ -82,7 +82,14 @@ class Sources:
         Raises InvalidInput for what cannot, AccessDenied, RemoteUnavailable.
         """
         self._context.actor.must_edit()
-        return search.check(repo, revision, token=self._secret(_TOKEN), endpoint=self._endpoint)
+        checked = search.check(repo, revision, token=self._secret(_TOKEN), endpoint=self._endpoint)
+        self._context.looked_at[self._context.actor.user_id] = checked
+        return checked
+
+    def last_check(self) -> Checked | None:
+        """What this person looked at last; None since the app started."""
+        found = self._context.looked_at.get(self._context.actor.user_id)
+        return found if isinstance(found, Checked) else None
 
     def add_repo(self, repo: str, revision: str | None = None, *, name: str = "") -> Job:
         """The job that downloads a base of the hub, pinned to the commit it has now."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from masuka.studio import Studio
-from masuka.ui import datasets, home, images, library, settings, shell, training
+from masuka.ui import datasets, home, images, library, models, settings, shell, training
 from masuka.ui.kit import Tab, Wiring
 from masuka.ui.theme import theme
 
@@ -19,7 +19,7 @@ STATIC = Path(__file__).parent / "static"
 SCRIPTS = ("masuka.js", "pictures.js", "masks.js", "captions.js")
 STYLES = ("masuka.css", "pictures.css", "captions.css", "report.css")
 """In this order; later ones build on what the first one offers."""
-TABS: tuple[Tab, ...] = (home.TAB, datasets.TAB, training.TAB, images.TAB, library.TAB, settings.TAB)
+TABS: tuple[Tab, ...] = (home.TAB, datasets.TAB, training.TAB, images.TAB, library.TAB, models.TAB, settings.TAB)
 
 
 def build(studio: Studio) -> gr.Blocks:

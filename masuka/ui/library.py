@@ -7,7 +7,6 @@ from masuka.store.characters import Character
 from masuka.store.jobs import Job
 from masuka.store.models import Model
 from masuka.studio import Studio
-from masuka.studio.models import Base
 from masuka.ui.cards import (
     UNFINISHED,
     grid,
@@ -23,12 +22,12 @@ from masuka.ui.cards import (
 )
 from masuka.ui.images import PAGE, first_items
 from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, ids_of, values_of
-from masuka.ui.markup import address, attributes, button, card, chip, empty, esc, go
+from masuka.ui.markup import address, attributes, button, card, empty, esc, go
 from masuka.ui.shell import covers, face
 from masuka.ui.view import View
-from masuka.ui.words import gib, moment, plural
+from masuka.ui.words import moment, plural
 
-SECTIONS = (("pictures", "Pictures"), ("characters", "Characters"), ("models", "Models"), ("queue", "Queue"))
+SECTIONS = (("pictures", "Pictures"), ("characters", "Characters"), ("models", "LoRAs"), ("queue", "Queue"))
 JOBS_SHOWN = 60
 MOST_EXPORTED = 2000
 """Pictures in one zip; their numbers must fit into an address."""
@@ -36,7 +35,7 @@ MOST_EXPORTED = 2000
 
 def draw_head(studio: Studio, view: View) -> str:
     """Title and sections; search and filter where there are pictures."""
-    section = view.section or "pictures"
+    section = _section(view)
     links = "".join(
         f'<a href="{address(section=name)}" data-go{attributes({"aria-current": "page" if name == section else None})}>{title}</a>'
         for name, title in SECTIONS
@@ -47,7 +46,7 @@ def draw_head(studio: Studio, view: View) -> str:
 
 def draw_body(studio: Studio, view: View) -> str:
     """The chosen section."""
-    section = view.section or "pictures"
+    section = _section(view)
     return {"pictures": _pictures, "characters": _characters, "models": _models, "queue": _queue}[section](
         studio, view
     )
@@ -55,7 +54,7 @@ def draw_body(studio: Studio, view: View) -> str:
 
 def draw_selected(studio: Studio, view: View) -> str:
     """What can be done with what is selected."""
-    section = view.section or "pictures"
+    section = _section(view)
     if section == "pictures":
         return selection_bar(
             "library-pictures",
@@ -134,6 +133,11 @@ def on_delete_model(studio: Studio, payload: Payload, view: View) -> Outcome:
     return Outcome("The LoRA is deleted.", go={"adapter": None})
 
 
+def _section(view: View) -> str:
+    """The section that is shown; another tab's is none of this one."""
+    return view.section if view.section in dict(SECTIONS) else "pictures"
+
+
 def _filters(view: View) -> str:
     return (
         '<div class="row"><div class="field"><label class="only-read" for="library-search">Search in prompts</label>'
@@ -184,10 +188,8 @@ def _character_card(studio: Studio, character: Character, image: str) -> str:
 def _models(studio: Studio, view: View) -> str:
     adapters = studio.models.adapters(character_id=view.character)
     own = "".join(_adapter_row(a) for a in adapters) or '<p class="hint">None trained yet.</p>'
-    bases = "".join(_base_row(studio, b) for b in studio.models.bases())
-    return card(f'<div class="list bare">{own}</div>', title="LoRAs trained here") + card(
-        f'<div class="list bare">{bases}</div>', title="Base models"
-    )
+    bases = f'<p class="hint">What they are trained on and drawn with is under {go("Models", tab="models", section=None)}.</p>'
+    return card(f'<div class="list bare">{own}</div>{bases}', title="LoRAs trained here")
 
 
 def _adapter_row(adapter: Model) -> str:
@@ -208,31 +210,6 @@ def _adapter_row(adapter: Model) -> str:
         f"<div><div><h3>{esc(adapter.name)}</h3><p>{esc(adapter.base)} · called by "
         f"{esc(adapter.trigger_word)} · {moment(adapter.created_at)}</p>{rename}</div>"
         f'<div class="actions">{use}{file}{delete}</div></div>'
-    )
-
-
-def _base_row(studio: Studio, base: Base) -> str:
-    if base.folder is not None:
-        state = chip("on this machine", "good")
-    else:
-        fetch = [
-            j
-            for j in studio.jobs.list(kind="download_model", states=UNFINISHED)
-            if j.request.get("base") == base.id
-        ]
-        state = (
-            state_chip(fetch[0])
-            if fetch
-            else button(f"Download {gib(base.size_gib)}", "training-download", base=base.id)
-        )
-    notes = [
-        base.licence,
-        *([] if base.commercial else ["not for commercial use"]),
-        *(["needs a licence click at its hub page"] if base.gated else []),
-    ]
-    return (
-        f"<div><div><h3>{esc(base.title)}</h3><p>{esc(base.about)}</p><p>{esc(' · '.join(notes))}</p></div>"
-        f"<div>{state}</div></div>"
     )
 
 

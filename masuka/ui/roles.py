@@ -16,6 +16,15 @@ RANKS: dict[str, int] = {"viewer": 1, "editor": 2, "owner": 3}
 ACTIONS: dict[str, Role] = {
     "library-export": "viewer",
     "training-download": "owner",
+    "models-download": "owner",
+    "models-delete": "owner",
+    "models-table": "owner",
+    "models-reset-table": "owner",
+    "models-add-repo": "owner",
+    "models-add-path": "owner",
+    "models-add-civitai": "owner",
+    "models-check": "owner",
+    "models-detect": "viewer",
     "training-judges": "owner",
     "settings-own-password": "viewer",
     "settings-sign-out": "viewer",
@@ -32,11 +41,16 @@ REGIONS: dict[str, Role] = {
     "datasets-many": "editor",
     "training-choices": "editor",
     "images-choices": "editor",
+    "models-search": "editor",
+    "models-found": "editor",
+    "models-checked": "owner",
+    "models-own": "owner",
+    "models-table": "owner",
     "settings-me": "viewer",
     "settings-pocket": "viewer",
 }
 QUIET = frozenset(
-    {"images-star", "datasets-caption", "datasets-aside", "datasets-crop", "datasets-reset", "datasets-edit",
+    {"images-star", "models-detect", "models-search", "models-check", "datasets-caption", "datasets-aside", "datasets-crop", "datasets-reset", "datasets-edit",
      "datasets-captions-edit", "datasets-captions-rename", "datasets-captions-remove", "datasets-captions-even", "datasets-captions-undo"}
 ) | frozenset(
     f"settings-{name}"

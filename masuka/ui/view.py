@@ -12,8 +12,8 @@ from typing import Any
 
 from masuka.requests.text import id_in, without_control
 
-TABS = ("home", "datasets", "training", "images", "library", "settings")
-SECTIONS = ("", "pictures", "characters", "models", "queue")
+TABS = ("home", "datasets", "training", "images", "library", "models", "settings")
+SECTIONS = ("", "pictures", "characters", "models", "queue", "find", "own")
 PARTS = ("", "captions", "trainer", "export", "settings", "add")
 """What of a data set is shown: its pictures, or one of these."""
 _LONGEST_VIEW = 20_000

@@ -6,7 +6,7 @@
   const IDS = ["character", "dataset", "run", "adapter", "item"];
   const ID = /^\d{1,15}$/;
   const LOST_MS = 20000, UNANSWERED_MS = 30000, REPEAT_MS = 600000;
-  const TABS = ["home", "datasets", "training", "images", "library", "settings"];
+  const TABS = ["home", "datasets", "training", "images", "library", "models", "settings"];
   const $ = (id) => document.getElementById(id);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const make = (tag, about = {}, ...children) => {
