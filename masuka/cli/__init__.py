@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from masuka.cli import characters, database, datasets, doctor, edits, jobs, make, models, people, share, vault
+from masuka.cli import (
+    characters,
+    database,
+    datasets,
+    doctor,
+    edits,
+    jobs,
+    make,
+    models,
+    people,
+    reports,
+    share,
+    vault,
+)
 from masuka.cli.start import add_to
 
 app = typer.Typer(
@@ -19,6 +32,7 @@ app.add_typer(characters.group, name="character")
 edits.add_to(datasets.group)
 doctor.add_to(datasets.group)
 app.add_typer(datasets.group, name="dataset")
+reports.add_to(make.train_group)
 app.add_typer(make.train_group, name="train")
 app.add_typer(make.generate_group, name="generate")
 app.add_typer(jobs.group, name="jobs")

@@ -15,6 +15,7 @@ import yaml
 from masuka.errors import InvalidInput
 
 FORMAT = 1
+Form = Literal["yaml", "json"]
 OF_THE_WORKSPACE = frozenset({"dataset_id", "character_id", "name", "prior_dataset_id"})
 _LONGEST = 100_000
 _HEAD = "# A recipe of MASUKA. Train by it with: masuka train recipe THIS-FILE --dataset NUMBER\n"
@@ -26,7 +27,7 @@ def recipe_of(config: Mapping[str, Any], *, about: Mapping[str, Any]) -> dict[st
     return {"recipe": FORMAT, "about": dict(about), "settings": settings}
 
 
-def as_text(recipe: Mapping[str, Any], form: Literal["yaml", "json"] = "yaml") -> str:
+def as_text(recipe: Mapping[str, Any], form: Form = "yaml") -> str:
     """The recipe as a file's text; `settings_in` reads both forms."""
     if form == "json":
         return json.dumps(recipe, indent=2, ensure_ascii=False) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from masuka.errors import Conflict, NotFound
 from masuka.families import train_limits_of
@@ -132,7 +132,7 @@ class Reports:
                 return about | {str(name): str(version) for name, version in told.get("versions", {}).items()}
         return {}
 
-    def recipe(self, run_id: int, form: Literal["yaml", "json"] = "yaml") -> str:
+    def recipe(self, run_id: int, form: recipes.Form = "yaml") -> str:
         """The training's settings as a file's text, to be kept and run again."""
         run = self._training.run(run_id)
         about = {

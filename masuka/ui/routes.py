@@ -26,6 +26,7 @@ from masuka.datasets.masks import LARGEST_BYTES as LARGEST_MASK_BYTES
 from masuka.errors import InvalidInput, MasukaError, NotAllowed, NotFound
 from masuka.hosting import diagnostics
 from masuka.requests import Actor
+from masuka.requests.recipes import Form
 from masuka.requests.text import clean_filename, id_in
 from masuka.studio import Studio
 from masuka.ui import captioning, captions, roles, sheet, uploads
@@ -284,7 +285,8 @@ async def download_adapter(studio: Studio, request: Request) -> Response:
 
 async def download_recipe(studio: Studio, request: Request) -> Response:
     """A training's settings, as YAML or with `form=json` as JSON."""
-    id, form = request.path_params["id"], "json" if request.query_params.get("form") == "json" else "yaml"
+    id = request.path_params["id"]
+    form: Form = "json" if request.query_params.get("form") == "json" else "yaml"
     text = await run_in_threadpool(studio.reports.recipe, id, form)
     name = clean_filename(f"{(await run_in_threadpool(studio.training.run, id)).name} recipe.{form}")
     headers = {**_FRESH, "content-disposition": f"attachment; filename*=utf-8''{quote(name)}"}
