@@ -26,6 +26,8 @@ from masuka.requests.images import DrawImages
 
 CALLED_WITH: dict[str, dict[str, Any]] = {
     "flux": {"max_sequence_length": 24},
+    "sd3": {"max_sequence_length": 24},
+    "chroma": {"max_sequence_length": 24},
     "flux2": {"max_sequence_length": 96},
     "zimage": {"max_sequence_length": 96},
     "krea2": {"max_sequence_length": 256},

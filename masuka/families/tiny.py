@@ -37,13 +37,13 @@ def _clip(kind: Any, max_tokens: int) -> dict[str, Any]:
     return {"tokenizer": tokenizer, "text_encoder": kind(config)}
 
 
-def t5(max_tokens: int = 24) -> dict[str, Any]:
-    """A T5 encoder, 32 wide, and its tokenizer: printable ASCII, a token a character."""
+def t5(max_tokens: int = 24, width: int = 32) -> dict[str, Any]:
+    """A T5 encoder and its tokenizer: printable ASCII, a token a character."""
     from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
     pieces += [(character, -3.0) for character in _PRINTABLE]
-    config = T5Config(vocab_size=len(pieces), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
+    config = T5Config(vocab_size=len(pieces), d_model=width, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
     tokenizer = T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=max_tokens)
     return {"tokenizer_2": tokenizer, "text_encoder_2": T5EncoderModel(config)}
 
