@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import entry_points
 
 from masuka.errors import NotFound
 from masuka.families.base import OWN, Entry, Family, Preset, parent_of
+from masuka.families.chroma import Chroma
 from masuka.families.flux import Flux
 from masuka.families.flux2 import Flux2
+from masuka.families.krea2 import Krea2
+from masuka.families.qwen_image import QwenImage
+from masuka.families.sd3 import Sd3
+from masuka.families.sdxl import Sdxl, SdxlEdm, SdxlVelocity
+from masuka.families.zimage import ZImage
 from masuka.requests.base import Limit
 
 GROUP = "masuka.families"
 """The entry-point group under which an installed package offers a Family class."""
+BUILT_IN: tuple[Callable[[], Family], ...] = (
+    Flux,
+    Sdxl,
+    SdxlVelocity,
+    SdxlEdm,
+    Sd3,
+    Flux2,
+    ZImage,
+    QwenImage,
+    Chroma,
+    Krea2,
+)
+"""MASUKA's own families, in the order in which people see them."""
 
 
 def find_families() -> tuple[dict[str, Family], dict[str, str]]:
@@ -21,7 +40,7 @@ def find_families() -> tuple[dict[str, Family], dict[str, str]]:
 
     A package's family never replaces one of MASUKA's own and never stops the start.
     """
-    families: dict[str, Family] = {family.name: family for family in (Flux(), Flux2())}
+    families: dict[str, Family] = {family.name: family for family in (make() for make in BUILT_IN)}
     broken: dict[str, str] = {}
     for point in entry_points(group=GROUP):
         try:
