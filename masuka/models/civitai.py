@@ -187,11 +187,9 @@ def version_in(text: str) -> int:
 
 def entry_of(made_for: str) -> Entry | None:
     """The catalogue's base that CivitAI's word means; None for what nothing here knows."""
-    name, word = MADE_FOR.get(made_for, ("", ""))
-    family = FAMILIES.get(name)
-    if family is None:
-        return None
-    entries = [entry for entry in family.entries if entry.folder is None]
+    name, word = MADE_FOR.get(made_for, ("-", ""))
+    alike = [f for n, f in FAMILIES.items() if n == name or n.startswith(f"{name}-")]
+    entries = [entry for family in alike for entry in family.entries if entry.folder is None]
     return next((entry for entry in entries if word in entry.id), entries[0] if entries else None)
 
 

@@ -86,7 +86,7 @@ def of_configs(
         raise InvalidInput(f"This is {told}. {_NONE_OF_IT}", _HINT, field="repo")
     denoiser = dict(configs.get(family.denoiser_part, {}))
     facts = {**denoiser, "scheduler": dict(configs.get("scheduler", {}))}
-    return Found(family, _entry_of(family, facts, parameters), parameters)
+    return Found(*_entry_of(family, facts, parameters), parameters)
 
 
 def of_file(file: Path) -> Found:
@@ -103,11 +103,12 @@ def of_file(file: Path) -> Found:
         if name not in names or not name.startswith(("first_stage_model.", "conditioner.", "text_encoders.", "vae."))
     }  # fmt: skip
     parameters = sum(_count(about) for about in denoiser.values())
-    facts: dict[str, Any] = {"guidance_embeds": any(name.startswith("guidance_in.") for name in bare)}
+    guided = ("guidance_in.", "time_text_embed.guidance_embedder.")
+    facts: dict[str, Any] = {"guidance_embeds": any(name.startswith(guided) for name in bare)}
     # Empty tensors of these names say how such a file predicts.
     facts["scheduler"] = {"prediction_type": "v_prediction"} if "v_pred" in names else {}
     facts["scheduler"] |= {"sigma_data": 0.5} if "edm_mean" in names else {}
-    return Found(family, _entry_of(family, facts, parameters), parameters, _parts_of(names))
+    return Found(*_entry_of(family, facts, parameters), parameters, _parts_of(names))
 
 
 def header_of(file: Path) -> dict[str, Any]:
@@ -134,7 +135,8 @@ def header_of(file: Path) -> dict[str, Any]:
 def _family_of_names(bare: Mapping[str, Any], names: Mapping[str, Any]) -> tuple[str, str]:
     """The family whose tensors these are, or '' and what it is instead, in words.
 
-    The names are those of the models' first publications, which diffusers' converters read.
+    The names are those of the models' first publications, which diffusers' converters read,
+    and for FLUX.1 diffusers' own, under which trainers keep whole models.
     """
     if any(".lora_" in n or n.startswith("lora_") or ".hada_" in n or ".lokr_" in n for n in names):
         return "", "a LoRA and no base"
@@ -149,6 +151,7 @@ def _family_of_names(bare: Mapping[str, Any], names: Mapping[str, Any]) -> tuple
         ("early_stream_modulations.image.lin.weight", "flux3"),
         ("single_stream_modulation.lin.weight", "flux2"),
         ("double_blocks.0.img_attn.norm.key_norm.scale", "flux"),
+        ("single_transformer_blocks.0.proj_mlp.weight", "flux"),
         ("joint_blocks.0.context_block.adaLN_modulation.1.bias", "sd3"),
         ("label_emb.0.0.weight", "sdxl"),
         ("layers.0.adaLN_modulation.0.weight", "zimage"),
@@ -169,22 +172,27 @@ def _parts_of(names: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(part for part, starts in marks.items() if any(n.startswith(starts) for n in names))
 
 
-def _entry_of(family: Family, facts: Mapping[str, Any], parameters: int) -> Entry:
-    """The entry of the family that is most like it: how it predicts, guides, and how large it is."""
+def _entry_of(family: Family, facts: Mapping[str, Any], parameters: int) -> tuple[Family, Entry]:
+    """The entry that is most like it: how it predicts, guides, and how large it is.
+
+    Families that share a network and differ in what it predicts (`sdxl`, `sdxl-v`) are
+    looked at together; they are named alike.
+    """
     predicts = str(facts.get("scheduler", {}).get("prediction_type", ""))
     wanted = "v" if predicts.startswith("v") else "edm" if "sigma_data" in facts.get("scheduler", {}) else ""
     guided = facts.get("guidance_embeds")
-    usual = [e for e in family.entries if e.folder is None] or list(family.entries)
+    alike = [f for name, f in FAMILIES.items() if name == family.name or name.startswith(f"{family.name}-")]
+    known = [(f, e) for f in alike for e in f.entries if e.folder is None]
 
-    def unlike(entry: Entry) -> tuple[bool, bool, float]:
-        predicted = {"v_prediction": "v"}.get(entry.prediction, entry.prediction)
-        other = (predicted if predicted in ("v", "edm") else "") != wanted
-        known = entry.size.denoiser if entry.size else 0
-        far = abs(known - parameters) / known if known and parameters else 0.0
+    def unlike(pair: tuple[Family, Entry]) -> tuple[bool, bool, float]:
+        entry = pair[1]
+        other = (entry.prediction if entry.prediction in ("v", "edm") else "") != wanted
+        size = entry.size.denoiser if entry.size else 0
+        far = abs(size - parameters) / size if size and parameters else 0.0
         return other, guided is not None and (entry.guidance == "embedded") != guided, round(far, 1)
 
     # Of equals the first: a family lists its plain base before what was made from it.
-    return min(usual, key=unlike)
+    return min(known, key=unlike)
 
 
 def _parameters(folder: Path, index: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from masuka import outside
 from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
-from masuka.families import FAMILIES
+from masuka.families import family_of
 from masuka.families.base import OWN, Entry
 from masuka.models import catalogue, importing, recognising, search
 from masuka.models.civitai import ADDRESS, Civitai, version_in
@@ -166,7 +166,7 @@ class Sources:
 
     def _add(self, entry: Entry, base_id: str, title: str, config: Mapping[str, Any]) -> Job:
         """Its row and its job; where it lies only the row knows."""
-        family = next(f for f in FAMILIES.values() if any(e.id == entry.id for e in f.entries))
+        family = family_of(entry.id)[0]
         title = clean_name(title)
         place = catalogue.place_of(base_id, self._context.workspace)
         rows.add_model(
@@ -199,7 +199,7 @@ class Sources:
     def _donor(self, entry: Entry) -> Path:
         """An installed base from which a single file gets its configurations and tokenizers."""
         workspace = self._context.workspace
-        family = next(f for f in FAMILIES.values() if any(e.id == entry.id for e in f.entries))
+        family = family_of(entry.id)[0]
         for other in sorted(family.entries, key=lambda e: e.id != entry.id):
             alike = (other.prediction, other.guidance, _size(other)) == (entry.prediction, entry.guidance, _size(entry))
             if alike and other.folder is None and catalogue.is_drawable(other, workspace):
