@@ -42,7 +42,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class Size:
-    """What a base weighs and how much work a picture is; memory and time are estimated from it.
+    """What a base weighs and how much work a picture is, for estimates.
 
     Counts are of parameters. The denoiser's tokens of a picture are its pixels divided by
     `pixels_per_token`; `width` is what each token is long inside.
@@ -242,9 +242,9 @@ class Family(Protocol):
         ...
 
     def min_snr(self, sigmas: Tensor, gamma: float) -> Tensor:
-        """Weight of each sample's squared error by min-SNR, (B,), at most 1 (arXiv:2303.09556).
+        """Weight of each sample's squared error by min-SNR, (B,), at most 1.
 
-        min(snr, gamma) by what the error of `predict` is of the picture's own error, which
+        As in arXiv:2303.09556: min(snr, gamma) by what the error of `predict` is of the picture's own error, which
         differs with what is predicted. Asked only where `capabilities.snr_weighting` is.
         """
         ...

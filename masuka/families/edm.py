@@ -46,7 +46,7 @@ def snr(sigmas: Tensor) -> Tensor:
 
 
 def min_snr(sigmas: Tensor, gamma: float) -> Tensor:
-    """Min-SNR's weight, (B,): a prediction's error is the picture's by the output's scale."""
+    """Min-SNR's weight, (B,): a prediction's error is the picture's by its scale."""
     deviation = noise_of(sigmas)
     scale = (deviation * DEVIATION) ** 2 / (deviation**2 + DEVIATION**2)
     return snr(sigmas).clamp(max=gamma) * scale / DEVIATION**2

@@ -136,7 +136,7 @@ class TextEncoders:
 
 
 class Sd3(RectifiedFlow):
-    """The Stable Diffusion 3.5 family; see `families.base.Family` for what each method promises."""
+    """The Stable Diffusion 3.5 family; see `families.base.Family` for its methods."""
 
     name = "sd3"
     title = "Stable Diffusion 3.5"

@@ -49,7 +49,7 @@ class TextEncoders:
 
 
 class Sdxl:
-    """SDXL that predicts the noise; see `families.base.Family` for what each method promises."""
+    """SDXL that predicts the noise; see `families.base.Family` for its methods."""
 
     name = "sdxl"
     title = "SDXL"
@@ -293,7 +293,7 @@ class SdxlVelocity(Sdxl):
 
 
 class SdxlEdm(Sdxl):
-    """SDXL's UNet with EDM's preconditioning, and latents by their own mean and deviation."""
+    """SDXL's UNet with EDM's preconditioning, latents by their mean and deviation."""
 
     name = "sdxl-edm"
     title = "Playground"

@@ -49,7 +49,7 @@ def t5(max_tokens: int = 24, width: int = 32) -> dict[str, Any]:
 
 
 def autoencoder(**changes: Any) -> Any:
-    """An f8 AutoencoderKL with 4 latent channels; `changes` replace parts of its configuration."""
+    """An f8 AutoencoderKL with 4 latent channels; `changes` are to its configuration."""
     from diffusers import AutoencoderKL
 
     config: dict[str, Any] = {
