@@ -249,6 +249,13 @@ def apply_quiet_environment(workspace: Workspace) -> None:
     os.environ.update(quiet_environment(workspace))
 
 
+def keep_trackio_here(folder: Path) -> None:
+    """Makes trackio write into that folder and nowhere else; call it before importing it."""
+    for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRACKIO_DATASET_ID"):
+        os.environ.pop(name, None)
+    os.environ["TRACKIO_DIR"] = str(folder)
+
+
 def worker_environment(settings: Settings) -> dict[str, str]:
     """The environment of a worker: this one, quiet, without what may be a secret.
 
