@@ -56,6 +56,9 @@ KINDS = {
         Kind("cut_out_pictures", "cpu", "masuka.datasets.background:run", "Cutting out"),
         Kind("sample_pictures", "cpu", "masuka.pocket.samples:run", "Drawing sample pictures"),
         Kind("train_image", "gpu", "masuka.training.image:run", "Training", warm=False, resumes=True),
+        Kind("edit_adapter", "cpu", "masuka.training.tools:run", "Working on a LoRA"),
+        Kind("bake_adapter", "cpu", "masuka.training.baking:run", "Baking a LoRA into a base"),
+        Kind("push_adapter", "net", "masuka.models.pushing:run", "Sending a LoRA", keys=("HF_TOKEN",)),
         Kind("try_training", "gpu", "masuka.training.probe:run", "Trying a training", warm=False),
         Kind("export_checkpoint", "gpu", "masuka.training.exporting:run", "Making a LoRA", warm=False),
         Kind(

@@ -62,6 +62,15 @@ class ModelChanges(TypedDict, total=False):
     active: bool
 
 
+USED_AT = "used_at"
+"""In a LoRA's settings: when somebody said that this version is the one to use."""
+
+
+def order_of(model: Model) -> tuple[str, int]:
+    """By what LoRAs are ordered: when somebody chose it, else when it was made."""
+    return str(model.config.get(USED_AT) or model.created_at), model.id
+
+
 def add_model(
     db: Store,
     *,

@@ -22,6 +22,7 @@ from masuka.jobs.supervisor import Supervisor
 from masuka.requests.actor import Actor
 from masuka.store import changes
 from masuka.store.connect import Store
+from masuka.studio.adapters import Adapters
 from masuka.studio.advice import Advising
 from masuka.studio.captions import Captions
 from masuka.studio.characters import Characters
@@ -64,6 +65,7 @@ class Studio:
         self.library = Library(context)
         self.links = Links(context)
         self.models = Models(context)
+        self.adapters = Adapters(context)
         self.sources = Sources(context)
         self.advice = Advising(context)
         self.people = People(context)

@@ -167,12 +167,12 @@ class Models:
 
     def add_job(self, base_id: str, title: str, kind: str, params: dict[str, Any]) -> Job:
         """The job of that kind which brings the base."""
-        verb = "Importing" if kind == "import_base" else "Downloading"
+        verb = {"import_base": "Importing", "bake_adapter": "Making"}.get(kind, "Downloading")
         return self._jobs.add(kind, title=f"{verb} {title}", request={"base": base_id}, params=params)
 
     def coming(self, base_id: str) -> list[Job]:
         """Unfinished jobs that bring the base."""
-        kinds = ("download_model", "import_base", "fetch_base")
+        kinds = ("download_model", "import_base", "fetch_base", "bake_adapter")
         return [
             job for kind in kinds for job in self._jobs.list(kind=kind, states=UNFINISHED, limit=100)
             if job.request.get("base") == base_id
@@ -217,10 +217,11 @@ class Models:
         return freed + self._delete_adapter_of(entry)
 
     def adapters(self, *, character_id: int | None = None) -> list[Model]:
-        """Trained LoRAs, the newest first."""
-        return rows.list_models(
+        """LoRAs, the one that somebody chose last first, then the newest."""
+        found = rows.list_models(
             self._context.store, actor=self._context.actor, kind="adapter", character_id=character_id
         )
+        return sorted(found, key=rows.order_of, reverse=True)
 
     def adapter(self, adapter_id: int) -> Model:
         """One LoRA; raises NotFound."""

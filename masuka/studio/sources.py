@@ -164,6 +164,13 @@ class Sources:
         }  # fmt: skip
         return self._add(about.entry, base_id, title, config)
 
+    def add_made(self, entry: Entry, name: str, config: Mapping[str, Any]) -> Job:
+        """The job that makes a base here; `config` is its kind, params, licence and size."""
+        self._context.actor.must_own()
+        base_id = self._new_id(entry, name)
+        params = {**self._place(entry, base_id), **config["params"]}
+        return self._add(entry, base_id, name, {**config, "params": params})
+
     def _add(self, entry: Entry, base_id: str, title: str, config: Mapping[str, Any]) -> Job:
         """Its row and its job; where it lies only the row knows."""
         family = family_of(entry.id)[0]

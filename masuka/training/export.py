@@ -25,8 +25,6 @@ from typing import Any
 import torch
 from peft.tuners.lokr import LoKrLayer
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save, save_file
 from torch import Tensor
 
 from masuka import __version__
@@ -44,8 +42,8 @@ from masuka.training.lora import part_of, peft_layers
 from masuka.training.pictures import content_hash
 from masuka.training.plan import Plan
 from masuka.training.samples import Sample, live_pipeline
+from masuka.training.stamping import SIDECAR, stamp_hashes
 
-SIDECAR = "masuka.json"
 PICTURE = "sample.png"
 THUMBNAIL_PX = 256
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
@@ -198,25 +196,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "unknown"
     return found
-
-
-def stamp_hashes(file: Path) -> None:
-    """Adds the hashes of the tensors by which LoRA sites recognise a file.
-
-    As kohya's sd-scripts computes them (`train_util.precalculate_safetensors_hashes`):
-    over a file whose header has the ss_* keys only.
-    """
-    with safe_open(file, framework="pt") as opened:
-        metadata = dict(opened.metadata() or {})
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-    data = save(tensors, {key: value for key, value in metadata.items() if key.startswith("ss_")})
-    start = 8 + int.from_bytes(data[:8], "little")
-    whole = hashlib.sha256(data[start:]).hexdigest()
-    metadata["sshs_model_hash"] = whole
-    metadata["sshs_legacy_hash"] = hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8]
-    metadata["modelspec.hash_sha256"] = f"0x{whole}"
-    save_file(tensors, file, metadata)
-    file.chmod(0o644)  # safetensors 0.8 writes for its owner alone; this file is made to be passed on
 
 
 def _write(plan: Plan, learner: Learner, file: Path, metadata: Mapping[str, str]) -> float:
