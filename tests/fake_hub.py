@@ -1,4 +1,4 @@
-"""A stand-in of the Hugging Face Hub on this machine: data sets that are read, made and written."""
+"""A stand-in of the Hugging Face Hub on this machine: data sets that are read, made and written; models."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
 COMMIT = "b" * 40
-LARGE = frozenset({".jpg", ".png", ".webp", ".zip"})
+HELD_BYTES = 2**20
+LARGE = frozenset({".jpg", ".png", ".webp", ".zip", ".safetensors", ".bin"})
 """Endings that the hub keeps beside git, as .gitattributes of a data set says."""
 
 
 class Hub(ThreadingHTTPServer):
-    """Answers as the hub's API does, for data sets alone."""
+    """Answers as the hub's API does; `repos` are data sets."""
 
     daemon_threads = True
 
@@ -36,6 +37,16 @@ class Hub(ThreadingHTTPServer):
         self.commits: list[list[str]] = []
         self.breaks = 0
         """So many downloads break off in the middle."""
+        self.models: dict[str, dict[str, bytes]] = {}
+        self.tags: dict[str, list[str]] = {}
+        """What the hub says of a model beside its files, for example its licence."""
+        self.gated: set[str] = set()
+        self.elsewhere = ""
+        """The address to which downloads of models are sent on; '' answers them here."""
+        self.authorized: list[tuple[str, str]] = []
+        """Paths of models that were asked for, with the key that came with it."""
+        self.hold: threading.Event | None = None
+        """Until it is set, the second half of each large file of a model waits."""
 
     @property
     def address(self) -> str:
@@ -65,6 +76,8 @@ class _Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self._path()
+        if self._model(path):
+            return
         for repo, files in self.server.repos.items():
             if path == f"/api/datasets/{repo}" or path.startswith(f"/api/datasets/{repo}/revision/"):
                 if "/revision/" in path and not path.endswith(("/main", "/" + COMMIT)):
@@ -81,6 +94,40 @@ class _Answer(BaseHTTPRequestHandler):
         self._send(404, {"error": "nothing"}, {"X-Error-Code": "RepoNotFound"})
 
     do_HEAD = do_GET
+
+    def _model(self, path: str) -> bool:
+        """Whether it was about models, and is answered."""
+        if path == "/api/models":
+            asked = parse_qs(urlsplit(self.path).query)
+            self._send_list([repo for repo in self.server.models if self._matches(repo, asked)])
+            return True
+        for repo, files in self.server.models.items():
+            prefix = f"/{repo}/resolve/{COMMIT}/"
+            if path == f"/api/models/{repo}" or path.startswith(f"/api/models/{repo}/revision/"):
+                siblings = [_listed(name, data) for name, data in files.items()]
+                self._send(200, {**self._said(repo), "sha": COMMIT, "siblings": siblings})
+                return True
+            if path.startswith(prefix) and path.removeprefix(prefix) in files:
+                self.server.authorized.append((path, self.headers.get("Authorization") or ""))
+                if repo in self.server.gated:
+                    self._send(403, {"error": "gated"}, {"X-Error-Code": "GatedRepo"})
+                elif self.server.elsewhere:
+                    self._send(302, {}, {"Location": self.server.elsewhere + path})
+                else:
+                    self._file(files[path.removeprefix(prefix)])
+                return True
+        return False
+
+    def _matches(self, repo: str, asked: dict[str, list[str]]) -> bool:
+        tags = self.server.tags.get(repo, [])
+        return asked.get("search", [""])[0].lower() in repo.lower() and set(asked.get("filter", [])) <= set(tags)
+
+    def _said(self, repo: str) -> dict[str, Any]:
+        gated = "manual" if repo in self.server.gated else False
+        return {"id": repo, "modelId": repo, "tags": self.server.tags.get(repo, []), "gated": gated, "downloads": len(repo)}
+
+    def _send_list(self, repos: list[str]) -> None:
+        self._send(200, [self._said(repo) for repo in repos])
 
     def do_POST(self) -> None:
         path = self._path()
@@ -146,11 +193,17 @@ class _Answer(BaseHTTPRequestHandler):
         self._send(200, {"commitUrl": url, "commitOid": COMMIT})
 
     def _file(self, data: bytes) -> None:
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data) - start))
+        asked = self.headers.get("Range")
+        start, _, last = (asked or "bytes=0-").removeprefix("bytes=").partition("-")
+        piece = data[int(start) : int(last) + 1 if last else None]
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(piece)))
         self.end_headers()
-        piece = data[start:]
+        if self.server.hold is not None and len(piece) > HELD_BYTES:
+            self.wfile.write(piece[: len(piece) // 2])
+            self.wfile.flush()
+            self.server.hold.wait()
+            piece = piece[len(piece) // 2 :]
         if self.server.breaks:
             self.server.breaks -= 1
             piece = piece[: len(piece) // 2]
@@ -162,7 +215,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.server.asked.append((self.command, path))
         return path
 
-    def _send(self, status: int, about: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+    def _send(self, status: int, about: Any, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(about).encode()
         self.send_response(status)
         for name, value in {

@@ -91,7 +91,7 @@ def test_a_flux_file_becomes_a_base_that_draws_and_learns(studio: Studio, tmp_pa
     assert all(torch.equal(read[name], tensor) for name, tensor in wanted.items())
     weights = "vae/diffusion_pytorch_model.safetensors"
     assert (base.folder / weights).stat().st_ino == (donor / weights).stat().st_ino  # the same bytes, once
-    family, entry = family_of(base.id)
+    family, _ = family_of(base.id)
     assert family.pipeline(base.folder, dtype=torch.float32, device="cpu").transformer is not None
     params = studio.models.base_params(base.id)
     assert params["folder"] == str(base.folder) and len(params["sha256"]) == 64
@@ -130,7 +130,7 @@ def test_a_unet_alone_is_completed(studio: Studio, tmp_path: Path) -> None:
 
 def test_without_a_base_of_its_kind_a_file_waits(studio: Studio, tmp_path: Path) -> None:
     file = flux_file(tiny_pipeline().transformer, tmp_path / "look.safetensors")
-    with pytest.raises(Conflict, match="FLUX.1 dev, which is not on this machine") as caught:
+    with pytest.raises(Conflict, match=r"FLUX\.1 dev, which is not on this machine") as caught:
         studio.sources.add_path(file)
     assert caught.value.hint == "Download FLUX.1 dev first."
     assert len(studio.models.bases()) == sum(len(family.entries) for family in FAMILIES.values())
