@@ -37,7 +37,7 @@ STANDS_FOR = {"flux": "flux1-dev"}
 """The base whose settings suit the tiny checkpoint, where that is not the family's first."""
 UNGUIDED = {"zimage": 0.0, "krea2": 0.0}
 """The guidance at which a pipeline makes no second pass, where that is not 1."""
-AS_CACHED = {"flux2": flux2_vae.normalised}
+AS_CACHED = {"flux2": flux2_vae.normalised, "flux3": flux2_vae.normalised}
 """What a cached posterior holds of the VAE's latents, where that is not they themselves."""
 SIDE_PX = 64
 

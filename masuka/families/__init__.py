@@ -11,6 +11,7 @@ from masuka.families.base import OWN, Entry, Family, Preset, parent_of
 from masuka.families.chroma import Chroma
 from masuka.families.flux import Flux
 from masuka.families.flux2 import Flux2
+from masuka.families.flux3 import Flux3
 from masuka.families.krea2 import Krea2
 from masuka.families.qwen_image import QwenImage
 from masuka.families.sd3 import Sd3
@@ -31,6 +32,7 @@ BUILT_IN: tuple[Callable[[], Family], ...] = (
     QwenImage,
     Chroma,
     Krea2,
+    Flux3,
 )
 """MASUKA's own families, in the order in which people see them."""
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from masuka.families.base import AdapterReport, Family
 from masuka.generation.previews import Preview
 from masuka.models import loading
+from masuka.models.catalogue import index_of
 from masuka.requests.images import DrawImages
 
 PROMPTS_KEPT = 32
@@ -36,7 +37,7 @@ class Identity:
 
     @classmethod
     def of(cls, folder: Path, device: str, dtype: torch.dtype) -> Identity:
-        return cls(folder, (folder / "model_index.json").stat().st_mtime_ns, device, dtype)
+        return cls(folder, (index_of(folder) or folder).stat().st_mtime_ns, device, dtype)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from masuka.generation import infotext
 from masuka.generation.drawing import Adapter, Drawer, Identity
 from masuka.jobs.reporter import Reporter
 from masuka.models import loading
+from masuka.models.catalogue import has_index
 from masuka.requests.images import DrawImages
 
 SECONDS_BETWEEN_PREVIEWS = 1.0
@@ -123,7 +124,7 @@ class _Drawing:
     def _drawer(self) -> Drawer:
         loading.quiet_libraries()
         folder = Path(self.params["base"]["folder"])
-        if not (folder / "model_index.json").is_file():
+        if not has_index(folder):
             raise NotFound("The files of the base model are gone.", "Download it again in Settings.")
         return warm_drawer(self.family, folder, loading.choose_device(self.params.get("device", "auto")))
 

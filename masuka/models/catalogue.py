@@ -106,6 +106,18 @@ def parts_in(index: dict[str, Any]) -> list[str]:
     return [name for name, about in index.items() if not name.startswith("_") and _is_there(about)]
 
 
+def classes_of(folder: Path) -> dict[str, str]:
+    """The class of each part that lies in the folder, from its index."""
+    index = index_of(folder)
+    read: dict[str, Any] = {} if index is None else json.loads(index.read_text(encoding="utf-8"))
+    return {name: _class_in(read[name]) for name in parts_in(read)}
+
+
+def _class_in(about: list[Any]) -> str:
+    said = about[2] if len(about) > 2 and isinstance(about[2], dict) else {}
+    return str(about[1] or (said.get("type_hint") or ("", ""))[1])
+
+
 def _is_there(about: Any) -> bool:
     if not isinstance(about, list) or not about:
         return False

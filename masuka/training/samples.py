@@ -6,7 +6,6 @@ encoded with the captions, so no text encoder is loaded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from masuka.jobs.reporter import Reporter
+from masuka.models.catalogue import classes_of
 from masuka.models.loading import free_memory
 from masuka.requests.images import DrawImages
 from masuka.training.caches import Texts
@@ -152,11 +152,10 @@ class Sampler:
 def live_pipeline(plan: Plan, denoiser: nn.Module, text_encoder: nn.Module | None = None) -> Any:
     """The family's pipeline around loaded models, text encoders only if given.
 
-    A diffusers checkpoint names its parts in `model_index.json`; a loaded model is the part
-    of its own class.
+    A diffusers checkpoint names its parts in its index; a loaded model is the part of its
+    own class.
     """
-    index = json.loads((plan.folder / "model_index.json").read_text())
-    classes = {name: value[1] for name, value in index.items() if isinstance(value, list)}
+    classes = classes_of(plan.folder)
     given = {type(model).__name__: model for model in (denoiser, text_encoder) if model is not None}
     parts: dict[str, Any] = {}
     for name, kind in classes.items():
