@@ -237,15 +237,12 @@ class Family(Protocol):
         """Weight of each sample's squared error, (B,)."""
         ...
 
-    def snr(self, sigmas: Tensor) -> Tensor:
-        """Signal-to-noise ratio (a variance by a variance) at these noise levels, (B,)."""
-        ...
-
     def min_snr(self, sigmas: Tensor, gamma: float) -> Tensor:
         """Weight of each sample's squared error by min-SNR, (B,), at most 1.
 
-        As in arXiv:2303.09556: min(snr, gamma) by what the error of `predict` is of the picture's own error, which
-        differs with what is predicted. Asked only where `capabilities.snr_weighting` is.
+        The signal-to-noise ratio, gamma at the most, by how large the error of `predict` is for
+        an error of the picture, which differs with what is predicted (arXiv:2303.09556). Asked
+        only where `capabilities.snr_weighting` is.
         """
         ...
 

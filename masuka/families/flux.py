@@ -287,9 +287,6 @@ class Flux:
     def loss_weight(self, sigmas: Tensor) -> Tensor:
         return flow.evenly(sigmas)
 
-    def snr(self, sigmas: Tensor) -> Tensor:
-        return flow.snr(sigmas)
-
     def min_snr(self, sigmas: Tensor, gamma: float) -> Tensor:
         return flow.min_snr(sigmas, gamma)
 

@@ -181,9 +181,6 @@ class Sdxl:
     def loss_weight(self, sigmas: Tensor) -> Tensor:
         return flow.evenly(sigmas)
 
-    def snr(self, sigmas: Tensor) -> Tensor:
-        return self.schedule.snr(sigmas)
-
     def min_snr(self, sigmas: Tensor, gamma: float) -> Tensor:
         return self.schedule.min_snr(sigmas, gamma)
 
@@ -314,9 +311,6 @@ class SdxlEdm(Sdxl):
 
     def target(self, latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
         return edm.target(latents, noise, sigmas)
-
-    def snr(self, sigmas: Tensor) -> Tensor:
-        return edm.snr(sigmas)
 
     def min_snr(self, sigmas: Tensor, gamma: float) -> Tensor:
         return edm.min_snr(sigmas, gamma)
