@@ -17,7 +17,7 @@ from masuka.errors import InvalidInput
 FORMAT = 1
 Form = Literal["yaml", "json"]
 OF_THE_WORKSPACE = frozenset({"dataset_id", "character_id", "name", "prior_dataset_id"})
-_LONGEST = 100_000
+_LONGEST = 40_000
 _HEAD = "# A recipe of MASUKA. Train by it with: masuka train recipe THIS-FILE --dataset NUMBER\n"
 
 
