@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from masuka.families import family_of
 from masuka.families.base import Entry, Size
@@ -60,7 +60,7 @@ class Network:
 
 
 TRANSFORMER = Network(kept=19.7, recomputed=1.1, at_work=32)
-UNET = Network(kept=37.5, recomputed=2.7, at_work=150, least_pixels_per_token=1024)
+UNET = Network(kept=29, recomputed=2.1, at_work=150, least_pixels_per_token=1024)
 """Most of an SDXL's blocks see one token for 32 × 32 pixels; few and thinner ones see more."""
 ENCODING_CHANNELS, DECODING_CHANNELS = 6 * 128, 12 * 128
 """Numbers a pixel at the hungriest layer of a VAE, which has 128 channels at full size going
@@ -74,7 +74,7 @@ TEXT_WIDTH = 4096
 class Machine:
     """What there is to train on; VRAM is None without a GPU.
 
-    What MASUKA's own warm workers hold counts as free: they leave before a training begins.
+    What is free is what a training finds: MASUKA's own warm models leave before it begins.
     """
 
     device: str
@@ -147,7 +147,9 @@ def training(
     gpu = max(phases.values()) + libraries
     on_host = int(request.blocks_on_host * size.denoiser * BYTES[dtype])
     in_flight = min(int(size.denoiser * BYTES[dtype]), IN_FLIGHT_BYTES)
-    ram = PROCESS_BYTES["cpu" if on_cpu else "cuda"] + on_host + (0 if on_cpu else in_flight) + parts["caches"]
+    ram = (
+        PROCESS_BYTES["cpu" if on_cpu else "cuda"] + on_host + (0 if on_cpu else in_flight) + parts["caches"]
+    )
     return Estimate(gpu, ram, _disk(size, request, pictures), parts | {"libraries": libraries}, phases)
 
 
@@ -187,6 +189,7 @@ class Plan:
     changes: tuple[str, ...]
     estimate: Estimate | None
     sentence: str
+    short_of: Literal["", "memory", "disk"] = ""
 
 
 def plan(entry: Entry, request: TrainImage, machine: Machine, *, pictures: int) -> Plan:
@@ -201,16 +204,16 @@ def plan(entry: Entry, request: TrainImage, machine: Machine, *, pictures: int) 
             f"The disk has {_gib(machine.free_disk_bytes)} free and this takes about {_gib(asked.disk_bytes)}. "
             "Make room, or keep fewer checkpoints."
         )
-        return Plan(False, request, (), asked, told)
+        return Plan(False, request, (), asked, told, "disk")
     found = _first_that_fits(entry, request, machine, pictures, dtype)
     if found is not None and (not found.changes or request.when_memory_runs_short == "adapt"):
         return found
     told = f"This takes about {_of(asked, machine)}: more than there is."
     if found is not None:
-        return Plan(False, request, (), asked, f"{told} It would fit so: {' '.join(found.changes)}")
-    return Plan(
-        False, request, (), asked, f"{told} {_what_would_fit(entry, request, machine, pictures, dtype)}"
-    )
+        would = f"It would fit so: {' '.join(found.changes)}"
+    else:
+        would = _what_would_fit(entry, request, machine, pictures, dtype)
+    return Plan(False, request, (), asked, f"{told} {would}", "memory")
 
 
 def dtype_of(entry: Entry, request: TrainImage, machine: Machine) -> str:
@@ -250,6 +253,8 @@ def _of(estimate: Estimate, machine: Machine) -> str:
         need, room, what = estimate.ram_bytes, machine.free_ram_bytes, "main memory"
     else:
         need, room, what = estimate.gpu_bytes, machine.room_bytes, "GPU memory"
+        if _fits(estimate, machine) and machine.vram_bytes:
+            room = machine.vram_bytes
     return f"{need / GIB:,.1f} of {room / GIB:,.1f} GiB of {what}"
 
 

@@ -8,26 +8,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from masuka.datasets import masks
-from masuka.datasets.edits import Recipe
-from masuka.errors import Conflict, InvalidInput, NotFound
+from masuka.errors import Conflict, InvalidInput, NotFound, OutOfDisk, OutOfMemory
 from masuka.families import family_of, train_limits_of
-from masuka.generation import prompts
-from masuka.models import judges
+from masuka.families.abilities import must_be_able
+from masuka.models import programs
 from masuka.requests.base import Param, params
 from masuka.requests.text import NAME_CHARS, clean_filename
 from masuka.requests.training import TrainImage
-from masuka.store import characters, runs
+from masuka.store import characters, checkpoints, runs
 from masuka.store.jobs import Job
 from masuka.store.runs import Metric, Run, Sample
 from masuka.studio import content
 from masuka.studio.content import Content, Difference
 from masuka.studio.context import Context, given, parsed
 from masuka.studio.datasets import Datasets
+from masuka.studio.handing import Handing
 from masuka.studio.jobs import Jobs
 from masuka.studio.models import Models
+from masuka.studio.planning import Forecast, Planning, name_of
 
-SAMPLES_FROM_CAPTIONS = 2
+SHAPE = ("base", "method", "rank", "alpha", "lokr_factor", "layers", "blocks", "train_text_encoder")
+"""Settings that a branch has from its checkpoint."""
 _NUMBER = re.compile(r"(.*\S) ([1-9][0-9]{0,5})", re.ASCII)
 _DIGITS = 8
 """Room at the end of a name for a space and the number."""
@@ -41,10 +42,20 @@ class Training:
         self._jobs = Jobs(context)
         self._datasets = Datasets(context)
         self._models = Models(context)
+        self._planning = Planning(context)
+        self._handing = Handing(context)
 
     def defaults(self, base: str = "pocket") -> dict[str, Param]:
         """Every setting with the base's own range and default, for form and command line."""
         return params(TrainImage, train_limits_of(base))
+
+    def plan(self, request: TrainImage | Mapping[str, Any] | None = None, /, **values: Any) -> Forecast:
+        """What such a training takes on this machine, and what is done where memory is short.
+
+        Raises what `start` would for the settings; whether the base is here does not matter.
+        """
+        wanted, learnt, _ = self._asked(request, values)
+        return self._planning.forecast(wanted, pictures=len(learnt.pictures))
 
     def start(
         self,
@@ -57,23 +68,39 @@ class Training:
         """The queued training of a LoRA; the same `key` again gives the same job again.
 
         Raises InvalidInput for an empty set or a setting out of the base's range, Conflict
-        when the base is not installed.
+        when the base is not installed, OutOfMemory or OutOfDisk when it cannot fit here.
         """
         self._context.actor.must_edit()
-        wanted = parsed(TrainImage, request, values, train_limits_of(self._base_of(request, values)))
-        dataset = self._datasets.get(wanted.dataset_id)
-        if wanted.character_id is not None:
-            characters.get_character(self._context.store, actor=self._context.actor, id=wanted.character_id)
-        every = self._datasets.every_picture(dataset.id)
-        pictures = [picture for picture in every if not picture.aside]
-        if not pictures:
-            raise InvalidInput(
-                f"The data set {dataset.name} has no pictures"
-                + (" that are not set aside." if every else "."),
-                "Take some back, or add others." if every else "Add some first.",
-                field="dataset_id",
-            )
-        return self._start(wanted, content.of(dataset, pictures), dataset.name, key)
+        wanted, learnt, named = self._asked(request, values)
+        return self._start(wanted, learnt, named, key)
+
+    def trial(
+        self,
+        request: TrainImage | Mapping[str, Any] | None = None,
+        /,
+        *,
+        key: str | None = None,
+        **values: Any,
+    ) -> Job:
+        """The queued trial: three real steps, which tell the pace and what is taken.
+
+        Raises what `start` raises, but not that it cannot fit: the trial finds out.
+        """
+        self._context.actor.must_edit()
+        wanted, learnt, named = self._asked(request, values)
+        self._models.must_be_trainable(wanted.base)
+        forecast = self._planning.forecast(wanted, pictures=len(learnt.pictures))
+        tried = forecast.plan.request
+        params = self._handing.params(tried, learnt, name=named, folder=Path(), output=Path(), run_id=None)
+        return self._jobs.add(
+            "try_training",
+            title=f"Trying a training of {named}",
+            request=tried.as_dict(),
+            params={**params, "machine": name_of(self._planning.machine())},
+            character_id=tried.character_id or learnt.character_id,
+            dataset_id=learnt.dataset_id,
+            idempotency_key=key,
+        )
 
     def repeat(self, run_id: int, *, key: str | None = None, **values: Any) -> Job:
         """The same training once more, from what it learnt then; `values` change settings.
@@ -83,16 +110,54 @@ class Training:
         """
         self._context.actor.must_edit()
         run = self.run(run_id)
-        then = content.recorded(run.content, dataset_id=run.dataset_id, character_id=run.character_id)
-        problem = self.content(run_id).problem
-        if problem:
-            raise Conflict(problem, "Start a new training of the data set as it is now.")
+        then = self._then(run)
         given_before = {k: v for k, v in run.config.items() if k not in ("name", "character_id")}
         wanted = TrainImage.parse(
             {**given_before, "character_id": run.character_id, **values},
             limits=train_limits_of(str(values.get("base", run.base))),
         )
         return self._start(wanted, then, run.name, key)
+
+    def extend(self, run_id: int, steps: int, *, key: str | None = None) -> Job:
+        """The same training, going on for so many steps from its last checkpoint.
+
+        Its learning rate follows its course as if it had been that long from here on.
+        Raises Conflict while it runs, or when no checkpoint or picture is left.
+        """
+        self._context.actor.must_edit()
+        run, last = self._ended(run_id), self._last_checkpoint(run_id)
+        then = self._then(run)
+        config = {**run.config, "steps": last.step + steps}
+        wanted = TrainImage.parse(config, limits=train_limits_of(run.base))
+        self._models.must_be_trainable(wanted.base)
+        with self._context.store.write():
+            before = self._jobs.asked_before(key)
+            if before is not None:
+                return before
+            run = runs.set_run(
+                self._context.store, actor=self._context.actor, id=run.id, config=wanted.as_dict()
+            )
+            name = f"{run.name} to {wanted.steps}"
+            return self._queued(run, wanted, then, key, name=name, more={"until": wanted.steps})
+
+    def branch(self, run_id: int, step: int, *, key: str | None = None, **values: Any) -> Job:
+        """A new training that begins with what a checkpoint of another has learnt.
+
+        `values` change settings; what shapes the LoRA stays. Its steps count from 0.
+        Raises NotFound when the checkpoint is gone, InvalidInput for another shape.
+        """
+        self._context.actor.must_edit()
+        run = self.run(run_id)
+        found = next((c for c in self._checkpoints(run_id) if c.step == step), None)
+        if found is None:
+            raise NotFound(f"The checkpoint of step {step:,} is gone.", "Choose one that is still there.")
+        then = self._then(run)
+        config = {k: v for k, v in run.config.items() if k not in ("name", "character_id")}
+        given_now = {**config, "character_id": run.character_id, **values}
+        wanted = TrainImage.parse(given_now, limits=train_limits_of(run.base))
+        _must_have_shape(run.config, wanted)
+        folder = self._context.workspace.resolve(found.folder)
+        return self._start(wanted, then, run.name, key, parent=run, begin=folder)
 
     def content(self, run_id: int) -> Difference:
         """What the run learnt from, against its data set as it is now; raises NotFound."""
@@ -106,7 +171,7 @@ class Training:
                 return content.unseen(then)
             kept = [p for p in self._datasets.every_picture(dataset.id) if not p.aside]
             now = content.of(dataset, kept)
-        gone = {p["sha256"] for p in then.pictures if not then.problem and self._is_gone(p)}
+        gone = {p["sha256"] for p in then.pictures if not then.problem and self._handing.is_gone(p)}
         return content.difference(then, now, gone)
 
     def runs(self, *, character_id: int | None = None, limit: int = 50) -> list[Run]:
@@ -147,16 +212,41 @@ class Training:
     def _folder(self, run_id: int) -> Path:
         return self._context.workspace.runs / f"{run_id:05d}"
 
-    def _start(self, wanted: TrainImage, learnt: Content, named: str, key: str | None) -> Job:
+    def _asked(
+        self, request: TrainImage | Mapping[str, Any] | None, values: Mapping[str, Any]
+    ) -> tuple[TrainImage, Content, str]:
+        """The checked request, what it learns from, and what its name begins with."""
+        wanted = parsed(TrainImage, request, values, train_limits_of(self._base_of(request, values)))
+        must_be_able(family_of(wanted.base)[0], wanted)
+        dataset = self._datasets.get(wanted.dataset_id)
+        if wanted.character_id is not None:
+            characters.get_character(self._context.store, actor=self._context.actor, id=wanted.character_id)
+        return wanted, self._handing.content_of(dataset.id, "dataset_id"), dataset.name
+
+    def _start(
+        self,
+        wanted: TrainImage,
+        learnt: Content,
+        named: str,
+        key: str | None,
+        *,
+        parent: Run | None = None,
+        begin: Path | None = None,
+        sweep_id: int | None = None,
+    ) -> Job:
         """The queued training of that content; `named` is what its own name begins with."""
         self._models.must_be_trainable(wanted.base)
+        programs.must_be_installed(wanted.metrics_to)
         character_id = wanted.character_id or learnt.character_id
         name = wanted.name or self._next_name(named, character_id)
+        forecast = self._planning.forecast(wanted, pictures=len(learnt.pictures))
+        _must_fit(forecast)
         with self._context.store.write():
             before = self._jobs.asked_before(key)
             if before is not None:
                 return before
             family, _ = family_of(wanted.base)
+            planned = forecast.plan.request
             run = runs.add_run(
                 self._context.store,
                 actor=self._context.actor,
@@ -165,19 +255,69 @@ class Training:
                 family=family.name,
                 dataset_id=learnt.dataset_id,
                 character_id=character_id,
-                config=wanted.as_dict(),
+                config=planned.as_dict(),
                 content=learnt.as_row(),
+                parent_id=None if parent is None else parent.id,
+                sweep_id=sweep_id,
+                estimate=forecast.as_row(self._planning.machine()),
             )
-            return self._jobs.add(
-                "train_image",
-                title=f"Training {name}",
-                request=wanted.as_dict(),
-                params=self._params(wanted, learnt, run),
-                character_id=run.character_id,
-                dataset_id=run.dataset_id,
-                run_id=run.id,
-                idempotency_key=key,
-            )
+            more = {} if begin is None else {"begin": str(_taken_along(begin, self._folder(run.id)))}
+            return self._queued(run, planned, learnt, key, name=name, more=more)
+
+    def _queued(
+        self,
+        run: Run,
+        wanted: TrainImage,
+        learnt: Content,
+        key: str | None,
+        *,
+        name: str,
+        more: dict[str, Any],
+    ) -> Job:
+        folder = clean_filename(name).replace(" ", "-").lower()
+        params = self._handing.params(
+            wanted,
+            learnt,
+            name=name,
+            folder=self._folder(run.id),
+            output=self._context.workspace.adapters / f"{run.id:05d}-{folder}",
+            run_id=run.id,
+        )
+        return self._jobs.add(
+            "train_image",
+            title=f"Training {name}",
+            request=wanted.as_dict(),
+            params={**params, "character_id": run.character_id, **more},
+            character_id=run.character_id,
+            dataset_id=run.dataset_id,
+            run_id=run.id,
+            idempotency_key=key,
+        )
+
+    def _then(self, run: Run) -> Content:
+        """What the run learnt from; raises Conflict where it cannot be learnt from again."""
+        problem = self.content(run.id).problem
+        if problem:
+            raise Conflict(problem, "Start a new training of the data set as it is now.")
+        return content.recorded(run.content, dataset_id=run.dataset_id, character_id=run.character_id)
+
+    def _ended(self, run_id: int) -> Run:
+        """The run, of which no job is under way; raises Conflict."""
+        run = self.run(run_id)
+        if run.status in ("queued", "running", "paused", "interrupted"):
+            raise Conflict(f"{run.name} is {run.status}.", "Let it end, or cancel it, and then go on.")
+        return run
+
+    def _checkpoints(self, run_id: int) -> list[checkpoints.Checkpoint]:
+        """Those that are still on the disk, in order of their steps."""
+        known = checkpoints.list_checkpoints(self._context.store, actor=self._context.actor, run_id=run_id)
+        return [c for c in known if self._context.here(self._context.workspace.resolve(c.folder)).exists()]
+
+    def _last_checkpoint(self, run_id: int) -> checkpoints.Checkpoint:
+        left = self._checkpoints(run_id)
+        if not left:
+            raise Conflict("No checkpoint of this training is left.", "Train again as then.")
+        return left[-1]
 
     @staticmethod
     def _base_of(request: TrainImage | Mapping[str, Any] | None, values: Mapping[str, Any]) -> str:
@@ -189,60 +329,35 @@ class Training:
         known = [run.name for run in self.runs(character_id=character_id, limit=1000)]
         return next_name(named, known)
 
-    def _params(self, wanted: TrainImage, learnt: Content, run: Run) -> dict[str, Any]:
-        workspace = self._context.workspace
-        folder = clean_filename(run.name).replace(" ", "-").lower()
-        return {
-            "request": wanted.as_dict(),
-            "family": run.family,
-            "base": self._models.base_params(wanted.base),
-            "run_id": run.id,
-            "run_folder": str(self._folder(run.id)),
-            "output": str(workspace.adapters / f"{run.id:05d}-{folder}"),
-            "name": run.name,
-            "trigger_word": learnt.trigger_word,
-            "class_word": learnt.class_word,
-            "character_id": run.character_id,
-            "augment": learnt.augment,
-            "pictures": [self._picture(p) for p in learnt.pictures],
-            "sample_prompts": _sample_prompts(wanted, learnt),
-            "device": self._context.settings.device,
-            "caches": str(workspace.caches),
-            "judges": judges.folders(workspace.models),
-        }
 
-    def _picture(self, picture: Mapping[str, Any]) -> dict[str, Any]:
-        """What a worker must know of a picture; its files are here when it begins."""
-        recipe = Recipe.from_row(picture["edits"])
-        mask = self._mask(picture, "masks", recipe.mask_sha256) if recipe.masks else None
-        matte = self._mask(picture, "mattes", recipe.matte_sha256) if recipe.cuts_out else None
-        return {
-            **picture,
-            "file": str(self._context.here(self._context.workspace.resolve(picture["file"]))),
-            "mask": mask and str(self._context.here(mask)),
-            "matte": matte and str(self._context.here(matte)),
-        }
-
-    def _is_gone(self, picture: Mapping[str, Any]) -> bool:
-        """Whether a file that the picture was learnt from is nowhere any more."""
-        recipe = Recipe.from_row(picture["edits"])
-        files = [self._context.workspace.resolve(picture["file"])]
-        files += [self._mask(picture, "masks", recipe.mask_sha256)] if recipe.masks else []
-        files += [self._mask(picture, "mattes", recipe.matte_sha256)] if recipe.cuts_out else []
-        return not all(self._context.here(file, patient=False).exists() for file in files)
-
-    def _mask(self, picture: Mapping[str, Any], kind: masks.Kind, sha256: str) -> Path:
-        folder = self._context.workspace.datasets / f"{picture['dataset_id']:05d}"
-        return masks.file_of(kind, folder, picture["sha256"], sha256)
+def _must_fit(forecast: Forecast) -> None:
+    """Raises OutOfMemory or OutOfDisk with what would fit; without an estimate the training finds out."""
+    if not forecast.fits:
+        said, _, hint = forecast.plan.sentence.partition(". ")
+        error = OutOfDisk if forecast.plan.short_of == "disk" else OutOfMemory
+        raise error(f"{said.rstrip('.')}.", hint or "Choose a smaller base.")
 
 
-def _sample_prompts(wanted: TrainImage, learnt: Content) -> list[str]:
-    if not wanted.sample_every:
-        return []
-    captions = dict.fromkeys(p["caption"] for p in learnt.pictures if p["caption"])
-    chosen = wanted.sample_prompts or tuple(captions)[:SAMPLES_FROM_CAPTIONS]
-    words = {"trigger_word": learnt.trigger_word, "class_word": learnt.class_word}
-    return [prompts.fill(text, **words) for text in chosen]
+def _must_have_shape(config: Mapping[str, Any], wanted: TrainImage) -> None:
+    """Raises InvalidInput for a setting by which the LoRA would have another shape."""
+    asked = wanted.as_dict()
+    for name in SHAPE:
+        if name in config and asked[name] != config[name]:
+            raise InvalidInput(
+                f"A branch keeps its {name.replace('_', ' ')}, which is {config[name]}.",
+                "Change other settings, or start a new training.",
+                field=name,
+            )
+
+
+def _taken_along(checkpoint: Path, folder: Path) -> Path:
+    """The weights of the checkpoint in the new run's folder: the old one's may be rotated away."""
+    target = folder / "begin"
+    target.mkdir(parents=True, exist_ok=True)
+    for file in checkpoint.glob("*.safetensors"):
+        if file.stem in ("adapter", "average"):
+            shutil.copyfile(file, target / file.name)
+    return target
 
 
 def next_name(name: str, known: Sequence[str]) -> str:

@@ -21,11 +21,13 @@ from masuka.errors import Stop
 from masuka.jobs.reporter import CACHES, Reporter
 from masuka.models.loading import quiet_libraries
 from masuka.training.assessing import Assessor
+from masuka.training.branching import begin_with
 from masuka.training.caches import Latents, cache_latents, cache_texts, keep_within
 from masuka.training.checkpoints import CheckpointFolder
 from masuka.training.export import Exported, export
 from masuka.training.learner import Learner
 from masuka.training.lessons import Lessons, lessons_of, texts_beside
+from masuka.training.logging import logged
 from masuka.training.memory import plain_errors
 from masuka.training.meter import Meter, forget_peaks
 from masuka.training.pictures import check_pictures
@@ -50,7 +52,7 @@ def run(params: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     quiet_libraries()
     plan = plan_of(params)
     forget_peaks(plan.device)
-    with plain_errors(), own_randomness(plan.request.seed):
+    with plain_errors(), logged(plan, reporter) as reporter, own_randomness(plan.request.seed):
         training = prepare(plan, reporter, params.get("judges") or {})
         steps_before = len(training.losses)
         training.run()
@@ -125,6 +127,8 @@ class Training:
             reporter.note(f"Going on from step {found.step:,}.")
             best = assessor.best(found.step)
             self._checkpoints.best_step = None if best is None else best.step
+        elif plan.begin is not None:
+            begin_with(learner, plan.begin)
 
     @property
     def learner(self) -> Learner:

@@ -52,6 +52,8 @@ class Plan:
     """Where trainings of this workspace share what they cache; None: the run has its own."""
     prior: tuple[Picture, ...] = ()
     """Pictures of other members of the class, learnt beside; they are never varied."""
+    begin: Path | None = None
+    """The weights that a branch of another training begins with."""
     variety: Variety | None = None
     """How the pictures are varied; None where they are not."""
 
@@ -149,6 +151,8 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
     must_be_able(family, request)
     if request.optimizer == "adamw8bit" and not device.startswith("cuda"):
         raise NoAccelerator("adamw8bit needs an NVIDIA GPU.", "Choose adamw, which learns the same.")
+    if request.compile_blocks and not device.startswith("cuda"):
+        raise NoAccelerator("Compiling pays on an NVIDIA GPU only.", "Switch it off.")
     words = {"trigger_word": params.get("trigger_word", ""), "class_word": params.get("class_word", "")}
     plan = Plan(
         request=request,
@@ -162,6 +166,7 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
         prior=tuple(
             pictures_of({**params, "pictures": params.get("prior_pictures") or ()}, words["class_word"])
         ),
+        begin=Path(params["begin"]) if params.get("begin") else None,
         run_id=params.get("run_id"),
         character_id=params.get("character_id"),
         run_folder=Path(params["run_folder"]),

@@ -13,6 +13,7 @@ from PIL import Image
 from masuka import Settings, Studio, logs
 from masuka.config import Workspace
 from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from masuka.hosting.machine import Gpu
 from masuka.jobs.recovery import lock_of
 from masuka.models import catalogue
 from masuka.requests import Actor
@@ -22,6 +23,13 @@ from masuka.store import pictures, users
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
 from masuka.studio.training import next_name
+
+
+@pytest.fixture(autouse=True)
+def large_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the driver says: trainings that can never fit are refused before they are queued."""
+    found = Gpu("a card", 80.0, 80.0, (9, 0), "570")
+    monkeypatch.setattr("masuka.hosting.machine.list_gpus", lambda: [found])
 
 
 @pytest.fixture
