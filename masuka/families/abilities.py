@@ -9,6 +9,7 @@ from masuka.requests.training import TrainImage
 
 def must_be_able(family: Family, request: TrainImage) -> None:
     """Raises InvalidInput for a setting that means nothing to this family."""
+    _must_fit_together(request)
     able = family.capabilities
     if request.train_text_encoder and not able.text_encoder_lora:
         raise InvalidInput(
@@ -21,5 +22,30 @@ def must_be_able(family: Family, request: TrainImage) -> None:
             raise InvalidInput(
                 f"{name} is for SDXL and its kind; {family.title} adds noise in another way.",
                 "Set it to 0.",
+                field=field,
+            )
+
+
+def _must_fit_together(request: TrainImage) -> None:
+    """Raises InvalidInput for blocks in main memory beside what needs all of them on the GPU."""
+    if not request.blocks_on_host:
+        return
+    against = {
+        "quantize": request.quantize != "none",
+        "gradient_checkpointing": request.gradient_checkpointing == "off",
+        "compile_blocks": request.compile_blocks,
+        "method": request.method == "full",
+    }
+    words = {
+        "quantize": "a quantised base",
+        "gradient_checkpointing": "gradient checkpointing off",
+        "compile_blocks": "compiled blocks",
+        "method": "training the whole model",
+    }
+    for field, stands in against.items():
+        if stands:
+            raise InvalidInput(
+                f"Blocks in main memory and {words[field]} do not go together.",
+                "Set one of the two back.",
                 field=field,
             )

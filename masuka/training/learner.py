@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from masuka.errors import TrainingError
 from masuka.jobs.reporter import Reporter
+from masuka.models.loading import as_out_of_memory, free_memory
 from masuka.training.batches import Micro
 from masuka.training.checkpoints import Checkpoint
 from masuka.training.lessons import Kind, Lesson, Lessons
@@ -38,9 +39,8 @@ from masuka.training.optimizers import (
 from masuka.training.plan import Plan
 from masuka.training.quick import plain_attention
 from masuka.training.randomness import random_state, restore_random_state
+from masuka.training.room import Room
 
-LARGE_PARAMETERS = 1_000_000_000
-"""From this size on, 'auto' recomputes activations: they would not fit beside the weights."""
 DENOISER, TEXT = "denoiser", "text"
 
 
@@ -70,7 +70,7 @@ class Learner:
     ) -> None:
         self._plan, self._lessons, self._reporter = plan, lessons, reporter
         self._objective = Objective.of(plan.family, plan.request)
-        self._at_once = plan.request.batch_size
+        self._adapted: list[str] = []
         self.whole_step: int | None = 0
         """The steps that the weights hold; None while the optimiser changes them."""
         self.text_encoder = text_encoder
@@ -78,12 +78,13 @@ class Learner:
         self.denoiser = plan.family.denoiser(
             plan.folder,
             dtype=plan.dtype,
-            device=plan.device,
+            # Blocks that are to wait there need not fit on the device first.
+            device="cpu" if request.blocks_on_host else plan.device,
             quantize=request.quantize,
             training_adapter=plan.training_adapter,
         )
         self._accelerator = _accelerator(plan)
-        self.weights = self._inject()
+        self.weights = self._flat(self._inject())
         preserved = request.class_preservation > 0
         self._untrained = self.weights.master.detach().clone() if preserved else None
         self._lean = [LeanLayers(module, plan.dtype) for module in self._modules().values()]
@@ -92,8 +93,7 @@ class Learner:
         optimizer = build_optimizer(request, self.weights.master, self._matrices())
         schedule = build_schedule(request, optimizer)
         self._optimizer, self._schedule = self._accelerator.prepare(optimizer, schedule)
-        if self._recompute():
-            self.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+        self._room.compile()
         self.denoiser.train()
         for block in _blocks(self.denoiser):
             block.register_forward_pre_hook(lambda *_: self._reporter.check())
@@ -104,7 +104,7 @@ class Learner:
         Raises TrainingError for a loss that is not finite; nothing may be saved after that.
         """
         self._lessons.next(step)
-        losses = self._gradients()
+        losses = self._gradients_in_room(step)
         rate = learning_rate_of(self._optimizer)
         norm = self._accelerator.clip_grad_norm_([self.weights.master], self._plan.request.max_grad_norm)
         self.whole_step = None
@@ -120,11 +120,29 @@ class Learner:
         loss, beside = by_kind[0], dict(zip(list(losses)[1:], by_kind[1:], strict=True))
         return Measured(loss, norm_now, rate, self._lessons.epoch, beside)
 
+    def _gradients_in_room(self, step: int) -> dict[Kind, Tensor]:
+        """The step's gradients; when memory runs out, with less of it and the same result."""
+        while True:
+            try:
+                return self._gradients()
+            except (RuntimeError, MemoryError) as error:
+                if as_out_of_memory(error, "") is None or self._plan.request.when_memory_runs_short == "stop":
+                    raise
+                given_up = self._room.make()
+                if not given_up:
+                    raise
+            # Only here has the error let go of what it was computing with.
+            self.weights.forget_gradients()
+            free_memory()
+            self._adapted.append(given_up)
+            self._reporter.note(f"Memory ran short at step {step + 1:,}: from here on {given_up}.")
+            self._reporter.tell("measured", adapted=list(self._adapted))
+
     def _gradients(self) -> dict[Kind, Tensor]:
         """The losses of the step's lessons by kind, that of its pictures first."""
         losses: dict[Kind, Tensor] = {}
         request = self._plan.request
-        for lesson in self._lessons.taken(self._at_once):
+        for lesson in self._lessons.taken(self._room.at_once):
             self._reporter.check()
             torch.manual_seed(lesson.seed)
             with plain_attention(self._plan.device, self._plan.dtype, request.resolution_px):
@@ -241,7 +259,7 @@ class Learner:
             modules[TEXT] = self._plan.family.adaptable_text_encoder(self.text_encoder)
         return modules
 
-    def _inject(self) -> FlatWeights:
+    def _inject(self) -> dict[str, nn.Parameter]:
         request = self._plan.request
         targets = {
             DENOISER: self._plan.family.lora_targets[request.layers],
@@ -252,7 +270,12 @@ class Learner:
             part: inject(module, request, targets[part], blocks=request.blocks if part == DENOISER else "")
             for part, module in self._modules().items()
         }
-        return FlatWeights(together(named), dtype=self._plan.dtype, ema_decay=request.ema_decay)
+        return together(named)
+
+    def _flat(self, named: dict[str, nn.Parameter]) -> FlatWeights:
+        """The weights as one vector, once all are where they stay."""
+        self._room = Room(self._plan, self.denoiser)
+        return FlatWeights(named, dtype=self._plan.dtype, ema_decay=self._plan.request.ema_decay)
 
     def _matrices(self) -> list[nn.Parameter]:
         if self._plan.request.optimizer not in FACTORED:
@@ -269,12 +292,6 @@ class Learner:
             )
         elif step is not None:
             self.weights.update_average(step)
-
-    def _recompute(self) -> bool:
-        setting = self._plan.request.gradient_checkpointing
-        if setting == "auto":
-            return sum(p.numel() for p in self.denoiser.parameters()) >= LARGE_PARAMETERS
-        return setting == "on"
 
     def _must_be_finite(self, step: int, loss: float, norm: float) -> None:
         # With fp16 a gradient may overflow: the scaler skips that step and goes on.

@@ -140,6 +140,8 @@ class FlatWeights:
 
     def forget_gradients(self) -> None:
         self._total.zero_()
+        if self._separate:
+            self._gradient.zero_()  # of a backward that was given up
 
     def publish(self) -> None:
         """Lets the layers compute with the master's present values."""
@@ -248,12 +250,15 @@ class LeanLayers:
             and isinstance(layer.lora_dropout[ADAPTER], nn.Identity)  # type: ignore[index]
         ]
 
+        # Made once: what was compiled for them holds whenever they are on.
+        self._forwards = [_lean_forward(layer) for layer in self._layers]
+
     def __len__(self) -> int:
         return len(self._layers)
 
     def on(self) -> None:
-        for layer in self._layers:
-            layer.forward = _lean_forward(layer)
+        for layer, forward in zip(self._layers, self._forwards, strict=True):
+            layer.forward = forward
 
     def off(self) -> None:
         for layer in self._layers:
