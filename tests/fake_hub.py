@@ -124,7 +124,8 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _said(self, repo: str) -> dict[str, Any]:
         gated = "manual" if repo in self.server.gated else False
-        return {"id": repo, "modelId": repo, "tags": self.server.tags.get(repo, []), "gated": gated, "downloads": len(repo)}
+        return {"id": repo, "modelId": repo, "tags": self.server.tags.get(repo, []), "gated": gated, "downloads": len(repo),
+                "private": self.server.private.get(repo, False)}  # fmt: skip
 
     def _send_list(self, repos: list[str]) -> None:
         self._send(200, [self._said(repo) for repo in repos])
@@ -144,8 +145,9 @@ class _Answer(BaseHTTPRequestHandler):
             objects = [self._object(o) for o in json.loads(body)["objects"]]
             self._send(200, {"transfer": "basic", "objects": objects})
         elif "/commit/" in path:
-            repo = "/".join(path.split("/")[3:5])
-            self._commit(repo, [json.loads(line) for line in body.splitlines()])
+            kind, repo = path.split("/")[2], "/".join(path.split("/")[3:5])
+            files = self.server.models[repo] if kind == "models" else self.server.repos[repo]
+            self._commit(f"{kind}/{repo}", files, [json.loads(line) for line in body.splitlines()])
         else:
             self._send(404, {"error": path})
 
@@ -159,14 +161,15 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _create(self, about: dict[str, Any]) -> None:
         repo = f"{about.get('organization') or 'mira'}/{about['name']}"
-        known = repo in self.server.repos
+        model = about.get("type", "model") == "model"
+        there = self.server.models if model else self.server.repos
+        known = repo in there
         if not known:
-            self.server.repos[repo] = {}
+            there[repo] = {}
             private = about.get("private") is True or about.get("visibility") == "private"
             self.server.private[repo] = private
-        self._send(
-            409 if known else 200, {"url": f"{self.server.address}/datasets/{repo}", "error": "it is there"}
-        )
+        url = f"{self.server.address}/{'' if model else 'datasets/'}{repo}"
+        self._send(409 if known else 200, {"url": url, "error": "it is there"})
 
     def _validate(self, card: str) -> None:
         head = yaml.safe_load(card.split("---")[1])
@@ -178,8 +181,7 @@ class _Answer(BaseHTTPRequestHandler):
             return about
         return {**about, "actions": {"upload": {"href": f"{self.server.address}/objects/{about['oid']}"}}}
 
-    def _commit(self, repo: str, lines: list[dict[str, Any]]) -> None:
-        files = self.server.repos[repo]
+    def _commit(self, place: str, files: dict[str, bytes], lines: list[dict[str, Any]]) -> None:
         paths = []
         for line in lines:
             value = line["value"]
@@ -189,7 +191,7 @@ class _Answer(BaseHTTPRequestHandler):
                 files[value["path"]] = self.server.objects[value["oid"]]
             paths += [value["path"]] if "path" in value else []
         self.server.commits.append(paths)
-        url = f"{self.server.address}/datasets/{repo}/commit/{COMMIT}"
+        url = f"{self.server.address}/{place.removeprefix('models/')}/commit/{COMMIT}"
         self._send(200, {"commitUrl": url, "commitOid": COMMIT})
 
     def _file(self, data: bytes) -> None:

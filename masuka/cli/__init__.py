@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from masuka.cli import (
+    adapters,
     characters,
     database,
     datasets,
@@ -37,6 +38,7 @@ app.add_typer(make.train_group, name="train")
 app.add_typer(make.generate_group, name="generate")
 app.add_typer(jobs.group, name="jobs")
 app.add_typer(models.group, name="models")
+app.add_typer(adapters.group, name="adapter")
 app.add_typer(share.group, name="share")
 app.add_typer(database.group, name="db")
 people.add_to(app)
