@@ -42,6 +42,7 @@ KLEIN_BASE_4B = Entry(
     id="flux2-klein-base-4b",
     title="FLUX.2 klein base 4B",
     repo="black-forest-labs/FLUX.2-klein-base-4B",
+    revision="a3b4f4849157f664bdbc776fd7453c2783562f4d",
     licence="Apache-2.0",
     tier="mid",
     size_gib=14.9,

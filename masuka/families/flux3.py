@@ -1,4 +1,4 @@
-"""The FLUX 3 Image klein family: its base, drawn by diffusers' modular blocks.
+"""The FLUX 3 Image klein family, drawn by diffusers' modular blocks: the base and the quick one.
 
 Rectified flow over the latents of FLUX.2's autoencoder; eight layers of Qwen3-VL are the text.
 Each text fills a window of its own length, whose padding the transformer sees: texts of
@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
     from masuka.requests.images import DrawImages
 
+_SIZE = Size(
+    denoiser=5_538_458_368, text_encoders=4_437_815_808, autoencoder=84_046_115, width=3072, blocks=33,
+    text_tokens=160,
+)  # fmt: skip
+_TRAIN = {
+    **TRAIN,
+    "steps": Limit(100, 10_000, default=1000),
+    "rank": Limit(4, 256, default=16),
+    "resolution_px": Limit(256, 2048, 16, default=768),
+}
 KLEIN_BASE = Entry(
     id="flux3-klein-base",
     title="FLUX 3 Image klein base",
@@ -35,10 +45,7 @@ KLEIN_BASE = Entry(
     size_gib=18.8,
     about="The newest of the small ones, not for commercial use; asks for an account. Draws in 50 steps.",
     guidance="true_cfg",
-    size=Size(
-        denoiser=5_538_458_368, text_encoders=4_437_815_808, autoencoder=84_046_115, width=3072, blocks=33,
-        text_tokens=160,
-    ),
+    size=_SIZE,
     architecture="flux-3-image-klein-base",
     kohya_version="flux3",
     gated=True,
@@ -48,13 +55,30 @@ KLEIN_BASE = Entry(
         "num_inference_steps": Limit(1, 100, default=50),
         "guidance_scale": Limit(1, 20, default=4.0),
     },
-    train_limits={
-        **TRAIN,
-        "steps": Limit(100, 10_000, default=1000),
-        "rank": Limit(4, 256, default=16),
-        "resolution_px": Limit(256, 2048, 16, default=768),
+    train_limits=_TRAIN,
+)
+KLEIN = Entry(
+    id="flux3-klein",
+    title="FLUX 3 Image klein",
+    repo="black-forest-labs/flux-3-image-klein",
+    licence="FLUX Kommunity (non-commercial)",
+    tier="mid",
+    size_gib=18.8,
+    about="Draws in 16 steps and takes the LoRAs of FLUX 3 klein base; train on that one.",
+    guidance="none",
+    size=_SIZE,
+    architecture="flux-3-image-klein",
+    kohya_version="flux3",
+    gated=True,
+    commercial=False,
+    trainable=False,
+    draw_limits={
+        **DRAW,
+        "num_inference_steps": Limit(1, 50, default=16),
+        "guidance_scale": Limit(1, 1, default=1.0),
     },
-)  # fmt: skip
+    train_limits=_TRAIN,
+)
 # Blocks of reference pictures learn nothing from pictures alone, and are left out.
 _BLOCK = r"(mode_blocks\.image|txt_mode_blocks|single_transformer_blocks)\.\d+\."
 _ATTENTION = r"attn\.(to_q|to_k|to_v|to_out\.0)"
@@ -73,7 +97,7 @@ class Flux3(RectifiedFlow):
 
     name = "flux3"
     title = "FLUX 3 klein"
-    entries: Sequence[Entry] = (KLEIN_BASE,)
+    entries: Sequence[Entry] = (KLEIN_BASE, KLEIN)
     capabilities = Capabilities(negative_prompt=True, fp16=False)
     lora_targets: Mapping[str, str] = {
         "attention": _BLOCK + _ATTENTION,

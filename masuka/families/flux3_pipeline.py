@@ -1,5 +1,8 @@
 """FLUX 3 drawn by diffusers' modular blocks, and used like any other pipeline.
 
+Both of them: the base, and the one that was distilled to few steps, whose transformer is told
+where each step leads.
+
 The blocks have no callback after a step, know nothing of offloading, and their own loader may
 fetch parts from the net. This pipeline holds the parts, as all of diffusers' do, and lets the
 blocks compute: with one more block inside their loop that tells of each step.
@@ -17,16 +20,17 @@ from diffusers.loaders import Flux3LoraLoaderMixin
 from diffusers.modular_pipelines import ModularPipelineBlocks, SequentialPipelineBlocks
 from diffusers.modular_pipelines.flux3.before_denoise import Flux3SetTimestepsStep
 from diffusers.modular_pipelines.flux3.decoders import Flux3DecodeStep
-from diffusers.modular_pipelines.flux3.denoise import Flux3DenoiseStep
+from diffusers.modular_pipelines.flux3.denoise import Flux3DenoiseStep, Flux3DistilledDenoiseStep
 from diffusers.modular_pipelines.flux3.encoders import Flux3TextEncoderStep
 from diffusers.modular_pipelines.flux3.modular_blocks_flux3 import Flux3CoreDenoiseStep
+from diffusers.modular_pipelines.flux3.modular_blocks_flux3_distilled import Flux3DistilledCoreDenoiseStep
 from torch import Tensor
 
 AfterStep = Callable[[Any, int, Any, dict[str, Any]], Any]
 
 
 class Flux3Pipeline(DiffusionPipeline, Flux3LoraLoaderMixin):  # type: ignore[misc]
-    """A text-to-image pipeline of FLUX 3's base, from loaded parts.
+    """A text-to-image pipeline of FLUX 3, from loaded parts.
 
     Without a scheduler it takes the one that the blocks themselves would make.
     """
@@ -66,10 +70,11 @@ class Flux3Pipeline(DiffusionPipeline, Flux3LoraLoaderMixin):  # type: ignore[mi
         There is a second pass where there are negative embeddings.
         """
         guided = negative_prompt_embeds is not None
+        led = {"negative_prompt_embeds": negative_prompt_embeds} if guided else {}
         running = self._running(guidance_scale, guided, callback_on_step_end, decode=output_type != "latent")
         state = running(
             prompt_embeds=self._encoded(prompt) if prompt is not None else prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
+            **led,
             width=width,
             height=height,
             num_inference_steps=num_inference_steps,
@@ -80,20 +85,19 @@ class Flux3Pipeline(DiffusionPipeline, Flux3LoraLoaderMixin):  # type: ignore[mi
         return SimpleNamespace(images=state.get("latents" if output_type == "latent" else "images"))
 
     def _running(self, scale: float, guided: bool, after_step: AfterStep | None, *, decode: bool) -> Any:
-        core = Flux3CoreDenoiseStep()
+        distilled = bool(self.transformer.config.flow_map)
+        core = Flux3DistilledCoreDenoiseStep() if distilled else Flux3CoreDenoiseStep()
         if after_step is not None:
             # A loop of its own: diffusers shares the one inside among all that are made.
-            loop = Flux3DenoiseStep()
+            loop = Flux3DistilledDenoiseStep() if distilled else Flux3DenoiseStep()
             loop.sub_blocks["told"] = _told(self, after_step)
             core.sub_blocks["denoise"] = loop
         blocks = {"denoise": core, **({"decode": Flux3DecodeStep()} if decode else {})}
         running = Flux3ModularPipeline(SequentialPipelineBlocks.from_blocks_dict(blocks))
-        running.update_components(
-            transformer=self.transformer,
-            scheduler=self.scheduler,
-            guider=ClassifierFreeGuidance(guidance_scale=scale, enabled=guided),
-            **({"vae": self.vae} if decode else {}),
-        )
+        parts = {"transformer": self.transformer, "scheduler": self.scheduler}
+        if not distilled:
+            parts["guider"] = ClassifierFreeGuidance(guidance_scale=scale, enabled=guided)
+        running.update_components(**parts, **({"vae": self.vae} if decode else {}))
         running.set_progress_bar_config(disable=True)
         return running
 

@@ -221,7 +221,11 @@ def _diffusers(name: str) -> Any:
 
 
 def _text_dtype(dtype: torch.dtype, device: str) -> torch.dtype:
-    """The denoiser's format; beside fp16 another one, in which a language model stays finite."""
+    """The denoiser's format on a CPU; on a GPU one in which a language model fits and stays finite.
+
+    In fp32, which older cards draw and learn in, four billion weights are as much as they hold.
+    """
     import torch
 
-    return weights.beside_fp16(device) if dtype == torch.float16 else dtype
+    exact = dtype == torch.bfloat16 or (dtype == torch.float32 and not device.startswith("cuda"))
+    return dtype if exact else weights.beside_fp16(device)

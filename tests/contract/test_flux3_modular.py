@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import ClassifierFreeGuidance, Flux3ModularPipeline
+from diffusers import ClassifierFreeGuidance, Flux3ModularPipeline, Flux3Transformer2DModel
 from diffusers.modular_pipelines.flux3.modular_blocks_flux3 import Flux3AutoBlocks
 
-from masuka.families import FAMILIES, flux3
+from masuka.families import FAMILIES, flux3, tiny
 from masuka.models.catalogue import classes_of
 from tests.every_family import arguments_for, drawn, pipeline_of, tiny_folder
 
@@ -78,3 +78,22 @@ def test_parts_are_known_from_the_modular_index() -> None:
         "transformer": "Flux3Transformer2DModel",
         "vae": "AutoencoderKLFlux2",
     }
+
+
+def test_the_distilled_one_is_told_where_each_step_leads() -> None:
+    """Its blocks are others: no second pass, and the next noise level goes in beside the present."""
+    pipeline = pipeline_of("flux3")
+    config = {key: value for key, value in pipeline.transformer.config.items() if not key.startswith("_")}
+    with tiny.seeded(1):
+        quick = Flux3Transformer2DModel(**{**config, "flow_map": True}).eval()
+    pipeline.register_modules(transformer=quick)
+    seen: list[tuple[float, float]] = []
+    quick.register_forward_pre_hook(
+        lambda _m, _a, given: seen.append((given["timestep"].item(), given["target_timestep"].item())),
+        with_kwargs=True,
+    )
+    arguments = arguments_for(FLUX3, pipeline, base="flux3-klein", num_inference_steps=3)
+    told: list[int] = []
+    pipeline(**arguments, output_type="latent", callback_on_step_end=lambda _p, step, _t, values: told.append(step))
+    assert told == [0, 1, 2]
+    assert [target for _, target in seen] == [now for now, _ in seen[1:]] + [0.0]
