@@ -27,7 +27,14 @@ def named(licence: str) -> tuple[str, bool | None]:
     known = NAMES.get(licence.lower())
     if known is not None:
         return known
-    return (licence or "no licence named"), False if "non-commercial" in licence.lower() else None
+    return licence, False if "non-commercial" in licence.lower() else None
+
+
+def sentence(licence: str, commercial: bool | None) -> str:
+    """The licence's name and what it allows."""
+    if not licence:
+        return "No licence is named: read about it where it is from"
+    return f"{licence}: {in_words(commercial)}"
 
 
 def in_words(commercial: bool | None) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from masuka.errors import DownloadFailed, InvalidInput, MasukaError
+from masuka.families import FAMILIES
 from masuka.families.base import Entry
 from masuka.models import licences
 from masuka.models.catalogue import parts_in
@@ -156,10 +157,16 @@ def _offer(about: dict[str, Any], kind: Kind) -> Offer:
     made_for = bases[0] if kind == "lora" and bases else pipeline
     return Offer(
         source="hub", id=repo, kind=kind, title=repo.rsplit("/", 1)[-1], author=repo.partition("/")[0],
-        fits=made_for if kind == "lora" else PIPELINES.get(pipeline, ""), licence=licence, commercial=commercial,
+        fits=made_for if kind == "lora" else _title(pipeline), licence=licence, commercial=commercial,
         gated=bool(about.get("gated")), downloads=int(about.get("downloads") or 0),
         page=f"https://huggingface.co/{repo}", made_for="lora" if kind == "base" and "lora" in tags else made_for,
     )  # fmt: skip
+
+
+def _title(pipeline: str) -> str:
+    """The title of the family that knows the pipeline, '' when none does."""
+    family = FAMILIES.get(PIPELINES.get(pipeline, ""))
+    return "" if family is None else family.title
 
 
 def _config(wanted: Plan, part: str, token: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from masuka.families import FAMILIES, family_of
 from masuka.families.base import Entry, Family, parent_of
 from masuka.hosting import space
 from masuka.hosting.runtime import detect
-from masuka.models import catalogue, licences
+from masuka.models import catalogue
 from masuka.models.download import alone, must_have_room
 from masuka.requests.actor import Actor
 from masuka.requests.text import clean_name
@@ -55,11 +55,6 @@ class Base:
     built_in: bool = False
     source: str = ""
 
-    @property
-    def licence_words(self) -> str:
-        """What the licence allows, as a half-sentence."""
-        return licences.in_words(self.commercial)
-
 
 @dataclass(frozen=True)
 class Use:
@@ -86,11 +81,13 @@ class Models:
         return sorted(known, key=lambda b: (b.folder is None, not b.built_in, order.index(b.family), b.own))
 
     def base(self, base_id: str) -> Base:
-        """One base; raises NotFound."""
+        """One base, also one of a person's own that was deleted; raises NotFound."""
         family, entry = family_of(base_id)
-        if not catalogue.is_own(base_id):
-            return self._base(family, entry)
-        return self._base(family, entry, self.own_row(base_id))
+        row = next((model for model in self._own() if model.base == base_id), None)
+        if row is None and catalogue.is_own(base_id):
+            # LoRAs outlive the base that they were trained on.
+            return replace(self._base(family, entry), own=True, size_gib=0.0, about="It is not here any more.")
+        return self._base(family, entry, row)
 
     def own_row(self, base_id: str) -> Model:
         """What is known of a person's own base; raises NotFound."""

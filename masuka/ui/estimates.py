@@ -27,9 +27,13 @@ def drawing_sentence(studio: Studio, base: str) -> str:
     return ""
 
 
-def base_choices(bases: list[Base]) -> list[tuple[str, str]]:
-    """Bases to choose from; what is not here says its size."""
-    return [(b.id, b.title if b.folder else f"{b.title} (not here, {gib(b.size_gib)})") for b in bases]
+def base_choices(bases: list[Base], chosen: str) -> list[tuple[str, str]]:
+    """Bases to choose from: those that are here, and the chosen one with its size.
+
+    All others are on the Models page.
+    """
+    named = [(b, f"{b.title} (yours)" if b.own else b.title) for b in bases if b.folder or b.id == chosen]
+    return [(b.id, name if b.folder else f"{name} (not here, {gib(b.size_gib)})") for b, name in named]
 
 
 def _pace(studio: Studio, base: str) -> float | None:

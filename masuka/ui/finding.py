@@ -56,12 +56,13 @@ def draw_own(studio: Studio, view: View) -> str:
     """Three ways in: a repository, what lies on this machine, a version of CivitAI."""
     if section_of(view) != "own":
         return ""
+    seen = studio.sources.last_check() is not None
     repo = (
         _text(REPO, "repo", "Model on Hugging Face", "somebody/model", value=view.query)
         + _text(REPO, "revision", "Version", "the newest")
         + _about("Checked before anything is fetched: whether it is there, needs a licence click, and is of a kind known here. "
                  "Only safetensors are taken, and no code.")
-        + button("Look at it", "models-check", look="primary", form=REPO, name=f"{REPO}-go")
+        + button("Look at it", "models-check", look="plain" if seen else "primary", form=REPO, name=f"{REPO}-go")
     )  # fmt: skip
     link = {"type": "checkbox", "role": "switch", "name": "link", "id": f"{PATH}-link"}
     path = (
@@ -93,7 +94,7 @@ def draw_checked(studio: Studio, view: View) -> str:
     fits = " ".join(studio.advice.fit(checked.entry.id, task, machine).sentence for task in ("draw", "train"))
     rows = [
         ("Kind", esc(f"{checked.found.family.title}, as {checked.entry.title}")),
-        ("Licence", esc(f"{checked.licence}: {licences.in_words(checked.commercial)}")),
+        ("Licence", esc(licences.sentence(checked.licence, checked.commercial))),
         ("Access", "asks for an account and a click on its licence at its page" if checked.gated else ""),
         ("Version", f"<code>{esc(checked.commit[:12])}</code>"),
         ("Here", esc(fits)),
@@ -149,7 +150,7 @@ def _offer(studio: Studio, offer: Offer) -> str:
     fits = f"For {offer.fits}" if offer.fits else f"Made for {offer.made_for or 'something that is not said'}: not known here"
     notes = [f"by {offer.author}" if offer.author else "", f"{number(offer.downloads)} downloads"]
     notes += [gib(offer.size_bytes / GIB)] if offer.size_bytes else []
-    licence = f"{offer.licence}: {licences.in_words(offer.commercial)}"
+    licence = licences.sentence(offer.licence, offer.commercial)
     gated = chip("asks for an account") if offer.gated else ""
     page = f'<a href="{esc(offer.page)}" target="_blank" rel="noopener noreferrer">Its page</a>'
     return (

@@ -44,7 +44,7 @@ def draw_form(studio: Studio, view: View) -> str:
             FORM, described["adapter_id"], label="Character", help="", wide=True, value=adapter.id if adapter else 0,
             choices=[("0", "None, the base model alone"), *((str(a.id), a.name) for a in adapters)],
         ).replace('name="adapter_id"', 'name="adapter_id" data-view-key="adapter"')
-        + (_base_field(described["base"], base_choices(bases), base) if adapter is None else "")
+        + (_base_field(described["base"], base_choices(bases, base), base) if adapter is None else "")
         + _presets(studio, base)
         + _shape_field(described)
         + forms.field(FORM, described["num_images"], help="")
@@ -267,7 +267,7 @@ def _shape_field(described: dict[str, Param]) -> str:
 
 
 def _base_field(param: Param, choices: list[tuple[str, str]], base: str) -> str:
-    shown = forms.field(FORM, param, label="Base model", help="", choices=choices, value=base, wide=True)
+    shown = forms.field(FORM, param, label="Base model", help="More are under Models.", choices=choices, value=base, wide=True)
     return shown.replace('name="base"', 'name="base" data-view-key="base"')
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from masuka.errors import InvalidInput
+from masuka.models import licences
 from masuka.models.memory import Machine
 from masuka.models.tiers import TASKS, Advice
 from masuka.store.jobs import Job
@@ -53,7 +54,7 @@ def draw_machine(studio: Studio, view: View) -> str:
             f"<p>No NVIDIA GPU here. {gib(machine.ram_free_gib)} of {gib(machine.ram_total_gib)} memory and "
             f"{gib(machine.disk_free_gib)} of disk are free.</p>"
         )
-        return card(f"{text}{_detect()}", title="This machine")
+        return card(f'{text}<div class="actions">{_detect()}</div>', title="This machine")
     rows = ""
     for gpu in cards:
         used = max(0.0, gpu.vram_total_gib - gpu.vram_free_gib)
@@ -166,13 +167,12 @@ def _group(
 
 
 def _row(studio: Studio, base: Base, job: Job | None, use: Use, machine: Machine) -> str:
-    licence = f"{base.licence}: {base.licence_words}" if base.licence else "Licence: look at where it is from"
-    notes = [licence]
+    notes = [licences.sentence(base.licence, base.commercial)]
     if base.gated and base.folder is None:
         notes.append("asks for an account and a click on its licence at its page")
     if base.folder is None and base.size_gib:
         notes.append(gib(base.size_gib))
-    fits = " ".join(studio.advice.fit(base.id, task, machine).sentence for task in TASKS) if not base.built_in else "Runs and learns on any machine."
+    fits = " ".join(studio.advice.fit(base.id, task, machine).sentence for task in TASKS)
     kind = chip("yours") if base.own else ""
     return (
         f'<div data-base="{esc(base.id)}"><div class="stack tight"><div class="row"><h3>{esc(base.title)}</h3>{kind}</div>'

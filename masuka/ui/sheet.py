@@ -87,7 +87,7 @@ def _form(studio: Studio, base: str, resolution: Param, resolution_px: int) -> s
     """Base and resolution; a change of either is a change of the view."""
     options = "".join(
         f"<option{attributes({'value': value, 'selected': value == base})}>{esc(text)}</option>"
-        for value, text in base_choices(studio.models.bases())
+        for value, text in base_choices(studio.models.bases(), base)
     )
     size = {
         "id": f"{FORM}-px", "name": "px", "type": "number", "value": resolution_px, "min": resolution.minimum,

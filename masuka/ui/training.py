@@ -41,8 +41,8 @@ def draw_form(studio: Studio, view: View) -> str:
             choices=[(str(d.id), f"{d.name} ({plural(d.picture_count, 'picture')})") for d in sets],
         ).replace('name="dataset_id"', 'name="dataset_id" data-view-key="dataset"')
         + forms.field(
-            FORM, described["base"], label="Base model", help="Pictures are drawn with the same one.", wide=True,
-            value=base, choices=base_choices(bases),
+            FORM, described["base"], label="Base model", help="Pictures are drawn with the same one. More are under Models.", wide=True,
+            value=base, choices=base_choices(bases, base),
         ).replace('name="base"', 'name="base" data-view-key="base"')
         + forms.field(FORM, described["name"], label="Name", help="Empty: the set's name and a number.", wide=True)
         + forms.field(FORM, described["steps"], wide=True)

@@ -80,7 +80,7 @@ def test_the_hub_is_searched_for_what_is_known_here(sources: Sources, server: Hu
     server.tags["someone/film-unknown"] = ["diffusers", "text-to-image", "license:cc-by-nc-4.0", "diffusers:SomePipeline"]
     found = sources.search("film")
     assert [(o.id, o.fits, o.licence, o.commercial) for o in found] == [
-        (REPO, "flux", "Apache 2.0", True), ("someone/film-unknown", "", "CC BY-NC 4.0", False),
+        (REPO, "FLUX.1", "Apache 2.0", True), ("someone/film-unknown", "", "CC BY-NC 4.0", False),
     ]  # fmt: skip
     last = sources.last_search()
     assert last is not None and last.offers == found
