@@ -26,7 +26,7 @@ NAMES: Mapping[str, tuple[str, str]] = {
     "variety": ("Variety", "Lower means that the samples look alike."),
 }
 BANDS = ("low", "mid", "high")
-_MEASURED = (("gpu_bytes", "GPU memory"), ("ram_bytes", "Main memory"), ("disk_bytes", "Disk"))
+_MEASURED = (("peak_gpu_bytes", "GPU memory"), ("peak_ram_bytes", "Main memory"), ("disk_bytes", "Disk"))
 _SAMPLES_BESIDE = 4
 
 
@@ -173,8 +173,7 @@ def _checkpoint(run: Run, kept: Kept, *, running: bool) -> str:
 def _took(run: Run) -> str:
     """What it was expected to take, beside what it took."""
     rows = [
-        (title, _bytes(run.estimate.get(name)), _bytes(run.measured.get(f"peak_{name}", run.measured.get(name))))
-        for name, title in _MEASURED
+        (title, _bytes(run.estimate.get(name)), _bytes(run.measured.get(name))) for name, title in _MEASURED
     ]
     pace = run.measured.get("seconds_per_step")
     rows.append(("A step", _pace(run.estimate.get("seconds_per_step")), _pace(pace)))

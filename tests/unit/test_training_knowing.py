@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from masuka import pocket
-from masuka.errors import Stop
+from masuka.errors import NotFound, Stop
 from masuka.pocket.judge import Judge
 from masuka.pocket.world import character_set
-from masuka.training import best, scoring
+from masuka.training import best, exporting, scoring
 from masuka.training.best import Scored, Scores
 from masuka.training.image import prepare
 from masuka.training.plan import plan_of
@@ -177,6 +179,27 @@ def test_the_best_checkpoint_is_what_the_file_holds(tmp_path: Path, monkeypatch:
 def _then(steps: list[int], assess: Any, learner: Any, step: int) -> None:
     steps.append(step)
     assess(learner, step)
+
+
+def test_any_checkpoint_becomes_a_lora(tmp_path: Path) -> None:
+    params = train_params(tmp_path, steps=4, score_every=2, checkpoint_every=100, ema_decay=0.9)
+    Job(tmp_path).run(params)
+    job = Job(tmp_path, attempt=2)
+    asked = {**params, "step": 2, "name": "Mira 1 step 2", "output": str(tmp_path / "adapters" / "step-2")}
+    result = exporting.run(asked, job)
+    job.close()
+    with safe_open(result["file"], "pt") as opened:
+        written = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+    kept = load_file(tmp_path / "run" / "checkpoints" / "step-00000002" / "average.safetensors")
+    key = next(name for name in sorted(kept) if "lora_B" in name)
+    found = next(t for name, t in written.items() if key.removeprefix("denoiser:").removesuffix(".weight") in name)
+    assert torch.allclose(found.float(), kept[key], rtol=1e-2, atol=1e-6)
+    [adapter] = job.artefacts("adapter")
+    assert adapter["about"]["config"]["checkpoint_step"] == 2 and adapter["about"]["applied"] > 0
+    third = Job(tmp_path, attempt=3)
+    with pytest.raises(NotFound, match="step 3 is gone"):
+        exporting.run({**asked, "step": 3}, third)
+    third.close()
 
 
 def test_a_resumed_training_knows_its_scores(tmp_path: Path) -> None:
