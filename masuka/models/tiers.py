@@ -7,7 +7,7 @@ so that a wrong line of the table can name no base that does not fit.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ DEFAULT: dict[str, Any] = {
         },
         {
             "name": "48 GB GPU or more", "vram_gib": 44, "ram_gib": 48,
-            "draw": ["flux1-schnell", "qwen-image-2512", "flux1-dev", "flux2-klein-9b", "zimage"],
+            "draw": ["flux1-schnell", "qwen-image-2512", "flux1-dev", "krea2-turbo", "zimage"],
             "train": ["flux1-dev", "qwen-image-2512", "flux2-klein-base-9b", "flux1-schnell", "sd35-large"],
         },
     ]
@@ -207,11 +207,6 @@ def _must_be_a_tier(tier: Any) -> None:
 
 def _wrong(message: str) -> InvalidInput:
     return InvalidInput(message, "Correct it, or reset the table.", field="table")
-
-
-def known_ids() -> Sequence[str]:
-    """The ids of the catalogue, as the table names them."""
-    return [entry.id for family in FAMILIES.values() for entry in family.entries]
 
 
 def _gib(size: int) -> str:

@@ -202,7 +202,8 @@ def _delete(base: Base, use: Use) -> str:
         names = ", ".join(a.name for a in use.adapters[:NAMES_SHOWN])
         more = len(use.adapters) - NAMES_SHOWN
         names += f" and {more} more" if more > 0 else ""
-        parts.append(f"{plural(len(use.adapters), 'LoRA')} of it stay but cannot draw without it: {names}.")
+        stay = "stays" if len(use.adapters) == 1 else "stay"
+        parts.append(f"{plural(len(use.adapters), 'LoRA')} of it {stay} but cannot draw without it: {names}.")
     return button(
         "Delete", "models-delete", look="danger", base=base.id, confirm=f"Delete {base.title}?",
         detail=" ".join(parts), yes="Delete it",

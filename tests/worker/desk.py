@@ -110,6 +110,14 @@ class Desk:
         return sorted(f.name for f in self.folder(job).iterdir() if not f.name.startswith("log"))
 
 
+def until_true(true: Callable[[], bool]) -> None:
+    """Returns once that is so."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline_s, "it has not come"
+        time.sleep(0.02)
+
+
 def wait_until_no_worker(settings: Settings) -> None:
     """Returns once no worker serves this workspace."""
     deadline_s = time.monotonic() + PATIENCE_S

@@ -18,7 +18,7 @@ from masuka.requests.actor import Actor
 from masuka.store import datasets, pictures, users
 from masuka.store import jobs as rows
 from masuka.store import settings as preferences
-from tests.worker.desk import PATIENCE_S, Desk, wait_until_no_worker, workers_of
+from tests.worker.desk import PATIENCE_S, Desk, until_true, wait_until_no_worker, workers_of
 from tests.worker.jobs_for_tests import KINDS
 
 
@@ -61,6 +61,21 @@ def test_a_training_gets_the_device_alone(desk: Desk) -> None:
     assert again is not None
     assert again["pid"] not in (drawn["pid"], running.pid)
     assert not psutil.pid_exists(running.pid or 0)
+
+
+def test_a_lane_is_emptied_of_what_only_keeps_models_loaded(desk: Desk) -> None:
+    supervisor = desk.supervise()
+    warm = desk.wait(desk.add("draw")).result
+    other = desk.wait(desk.add("count")).result
+    assert warm is not None and other is not None
+    # The job's end is written a moment before its worker is idle.
+    until_true(lambda: supervisor.empty("gpu"))
+    until_true(lambda: not psutil.pid_exists(warm["pid"]))
+    assert psutil.pid_exists(other["pid"])
+    assert not supervisor.empty("gpu")
+    running = desk.until(desk.add("draw", total=40, seconds=0.05), lambda now: now.step > 0)
+    assert not supervisor.empty("gpu")  # what runs is left alone
+    assert desk.wait(running).state == "done"
 
 
 @pytest.mark.parametrize(
