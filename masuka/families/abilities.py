@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from masuka.errors import InvalidInput
-from masuka.families.base import Family
+from masuka.families.base import Family, parent_of
 from masuka.requests.training import TrainImage
 
 
@@ -11,6 +11,11 @@ def must_be_able(family: Family, request: TrainImage) -> None:
     """Raises InvalidInput for a setting that means nothing to this family."""
     _must_fit_together(request)
     able = family.capabilities
+    entry = next((e for e in family.entries if e.id == parent_of(request.base)), None)
+    if request.method == "full" and entry is not None and entry.training_adapter is not None:
+        raise InvalidInput(
+            f"{entry.title} learns with an adapter and cannot be trained whole.", "Train a LoRA.", field="method"
+        )
     if request.train_text_encoder and not able.text_encoder_lora:
         raise InvalidInput(
             f"{family.title} cannot train its text encoder.", "Switch it off.", field="train_text_encoder"
@@ -27,7 +32,17 @@ def must_be_able(family: Family, request: TrainImage) -> None:
 
 
 def _must_fit_together(request: TrainImage) -> None:
-    """Raises InvalidInput for blocks in main memory beside what needs all of them on the GPU."""
+    """Raises InvalidInput for settings that exclude each other."""
+    if request.method == "full" and request.quantize != "none":
+        raise InvalidInput(
+            "A quantised base is frozen and cannot be trained whole.",
+            "Set 'Quantise the base' to none, or train a LoRA.",
+            field="quantize",
+        )
+    if request.method == "full" and request.train_text_encoder:
+        raise InvalidInput(
+            "The whole model is trained without its text encoder.", "Switch it off.", field="train_text_encoder"
+        )
     if not request.blocks_on_host:
         return
     against = {

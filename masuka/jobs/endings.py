@@ -26,7 +26,7 @@ from masuka.store import models
 from masuka.store.connect import Store
 from masuka.store.jobs import Job
 
-KEPT_ARTEFACTS = frozenset({"checkpoint", "adapter"})
+KEPT_ARTEFACTS = frozenset({"checkpoint", "adapter", "base"})
 """While one of these is on disk, the output folder of a job that failed is of use."""
 
 

@@ -288,6 +288,27 @@ def _adapter(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[s
     return {"id": model.id}
 
 
+def _base(store: Store, job: Job, path: str, about: dict[str, Any]) -> dict[str, Any]:
+    """A base that was made here; of all people's, as every base is."""
+    said = f"trained here as {about['name']}"
+    values: dict[str, Any] = {
+        "name": about["name"],
+        "base": about["id"],
+        "family": job.params["family"],
+        "path": path,
+        "run_id": job.run_id,
+        "config": {
+            "kind": "", "params": {}, "licence": about["licence"], "size_gib": about["size_gib"],
+            "said": said, "about": f"Made from {job.params['base'].get('title', about['parent'])}; {said}.",
+        },
+    }  # fmt: skip
+    known = models.list_models(store, actor=SYSTEM, kind="base", active=None)
+    same = [model for model in known if model.base == about["id"]]
+    if same:
+        return {"id": models.set_model(store, actor=behalf(store, job), id=same[0].id, **values).id}
+    return {"id": models.add_model(store, actor=behalf(store, job), kind="base", **values).id}
+
+
 def behalf(store: Store, job: Job) -> Actor:
     """Whose the new rows are, and who changes what is there.
 
@@ -318,4 +339,5 @@ ARTEFACTS: dict[str, Callable[[Store, Job, str, dict[str, Any]], dict[str, Any]]
     "checkpoint": _checkpoint,
     "item": _item,
     "adapter": _adapter,
+    "base": _base,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from masuka.datasets import masks
 from masuka.datasets.edits import Recipe
 from masuka.errors import InvalidInput
 from masuka.families import family_of
+from masuka.families.base import OWN, parent_of
 from masuka.generation import prompts
-from masuka.models import judges
+from masuka.models import catalogue, judges
 from masuka.requests.training import TrainImage
 from masuka.studio import content
 from masuka.studio.content import Content
@@ -74,7 +76,17 @@ class Handing:
             "device": self._context.settings.device,
             "caches": str(workspace.caches),
             "judges": judges.folders(workspace.models),
+            "made_base": self._made_base(wanted, name, run_id),
         }
+
+    def _made_base(self, wanted: TrainImage, name: str, run_id: int | None) -> dict[str, str] | None:
+        """What the base will be called that comes of training the whole model, and its place."""
+        if wanted.method != "full":
+            return None
+        self._context.actor.must_own()
+        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "base"
+        base_id = f"{parent_of(wanted.base)}{OWN}{slug}-{run_id or 0}"
+        return {"id": base_id, "place": str(catalogue.place_of(base_id, self._context.workspace))}
 
     def _prior(self, dataset_id: int) -> list[dict[str, Any]]:
         """Other members of the class, which are learnt beside."""

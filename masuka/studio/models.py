@@ -154,6 +154,8 @@ class Models:
             raise Conflict(f"{base.title} is on its way already.", "Wait for that job, or cancel it.")
         if base.own and base.folder is None:
             config = self.own_row(base_id).config
+            if not config.get("kind"):
+                raise Conflict(f"{base.title} was trained here, and its folder is gone.", "Train it again.")
             return self.add_job(base_id, base.title, config["kind"], config["params"])
         here = catalogue.size_bytes(catalogue.place_of(base_id, workspace))
         must_have_room(base.title, max(0, int(base.size_gib * GIB) - here), workspace.models)

@@ -37,6 +37,7 @@ from masuka.training.randomness import own_randomness
 from masuka.training.samples import Sample, Sampler, texts_for
 from masuka.training.scoring import judges_of
 from masuka.training.validation import Validator, held_out, parted
+from masuka.training.whole import save_base
 
 STEPS_IN_MEDIAN = 50
 
@@ -186,6 +187,12 @@ class Training:
     def finish(self) -> Exported:
         """The output folder of the best checkpoint, written and loaded back."""
         step, weight = self._take_best(), None
+        if self._plan.request.method == "full":
+            self._reporter.stage("Saving")
+            made = save_base(self._plan, self._learner, self._reporter, losses=self.losses[:step])
+            self._assessor.tell_report(len(self.losses), step, None, self._stopped)
+            self._meter.tell(None)
+            return made
         if self._plan.sample_prompts:
             self._reporter.stage("Finding the best weight")
             weight = self._assessor.find_weight(self._learner, step)

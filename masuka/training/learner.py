@@ -261,6 +261,12 @@ class Learner:
 
     def _inject(self) -> dict[str, nn.Parameter]:
         request = self._plan.request
+        if request.method == "full":
+            # What a model keeps in another format than it computes in stays as it is.
+            self.denoiser.requires_grad_(True)
+            for weight in self.denoiser.parameters():
+                weight.requires_grad_(weight.dtype == self._plan.dtype)
+            return together({DENOISER: {n: w for n, w in self.denoiser.named_parameters() if w.requires_grad}})
         targets = {
             DENOISER: self._plan.family.lora_targets[request.layers],
             TEXT: self._plan.family.text_encoder_targets,

@@ -48,6 +48,8 @@ class Plan:
     output: Path
     device: str
     dtype: torch.dtype
+    made_base: Mapping[str, str] | None = None
+    """Training the whole model: the new base's `id`, and the `place` that is kept for it."""
     shared_caches: Path | None = None
     """Where trainings of this workspace share what they cache; None: the run has its own."""
     prior: tuple[Picture, ...] = ()
@@ -162,6 +164,7 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
         **words,
         pictures=tuple(pictures_of(params)),
         sample_prompts=tuple(fill(text, **words) for text in params.get("sample_prompts", ())),
+        made_base=params.get("made_base"),
         shared_caches=Path(params["caches"]) if params.get("caches") else None,
         prior=tuple(
             pictures_of({**params, "pictures": params.get("prior_pictures") or ()}, words["class_word"])

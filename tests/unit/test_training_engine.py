@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from masuka.errors import InvalidInput, Stop
+from masuka.families.abilities import must_be_able
 from masuka.families.flux import Flux
+from masuka.requests.training import TrainImage
 from masuka.training.objective import Objective
+from tests.tiny_flux import tiny_folder
 from tests.tiny_training import Job, picture_params, train_params, trained_weights
 
 
@@ -140,3 +143,50 @@ def test_min_snr_weighs_by_what_the_family_says() -> None:
     objective = Objective(Flux(), min_snr_gamma=5.0)
     assert torch.allclose(objective.weight(sigmas), Flux().min_snr(sigmas, 5.0))
     assert torch.equal(Objective(Flux()).weight(sigmas), torch.ones(3))
+
+
+def whole_params(root: Path, **request: Any) -> dict[str, Any]:
+    params = train_params(root, steps=4, method="full", learning_rate=1e-3, **request)
+    return params | {"made_base": {"id": "pocket+mira-3", "place": str(root / "models" / "pocket+mira-3")}}
+
+
+def test_a_whole_model_is_trained_and_becomes_a_base(tmp_path: Path) -> None:
+    params, job = whole_params(tmp_path, sample_every=4), Job(tmp_path)
+    result = job.run(params)
+    told = job.artefacts("base")[0]
+    place = Path(told["path"])
+    assert told["about"]["id"] == "pocket+mira-3" and result["applied"] == result["total"] > 100
+    assert job.artefacts("adapter") == [] and not Path(params["output"]).exists()
+    made = Flux().denoiser(place, dtype=torch.float32, device="cpu").state_dict()
+    before = Flux().denoiser(tiny_folder(), dtype=torch.float32, device="cpu").state_dict()
+    learnt = trained_weights(params)
+    assert made.keys() == before.keys()
+    for name, weight in made.items():
+        assert torch.equal(weight, learnt[f"adapter/denoiser:{name}"]), name
+    assert sum(not torch.equal(made[n], before[n]) for n in made) > len(made) / 2
+    assert Flux().pipeline(place, dtype=torch.float32, device="cpu").vae is not None
+
+
+def test_a_training_of_a_whole_model_goes_on_exactly(tmp_path: Path) -> None:
+    whole, stopped = (whole_params(tmp_path / name, precision="bf16") for name in "ab")
+    Job(tmp_path / "a").run(whole)
+    with pytest.raises(Stop):
+        Job(tmp_path / "b", stop="pause", after_step=2, checks=3).run(stopped)
+    Job(tmp_path / "b", attempt=2).run(stopped)
+    expected, found = trained_weights(whole), trained_weights(stopped)
+    assert all(torch.allclose(t.double(), found[n].double(), rtol=0, atol=1e-6) for n, t in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("setting", "field"),
+    [
+        ({"quantize": "nf4"}, "quantize"),
+        ({"train_text_encoder": True}, "train_text_encoder"),
+        ({"base": "flux1-schnell"}, "method"),
+    ],
+)
+def test_what_a_whole_model_cannot_be_trained_with_is_said(setting: dict[str, Any], field: str) -> None:
+    request = TrainImage.parse({"dataset_id": 1, "method": "full", **setting})
+    with pytest.raises(InvalidInput) as caught:
+        must_be_able(Flux(), request)
+    assert caught.value.field == field
