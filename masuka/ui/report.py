@@ -88,7 +88,9 @@ def _verdict(studio: Studio, run: Run, scores: Sequence[Score]) -> str:
     overfit = f'<div class="notice warn"><p>{esc(report["overfit"])}</p></div>' if report.get("overfit") else ""
     said = "".join(f"<li>{esc(sentence)}</li>" for sentence in report.get("sentences", []))
     body = f"<ul>{said}</ul>" if said else '<p class="hint">The best checkpoint is chosen at the end.</p>'
-    rule = f'<p class="hint">{esc(report["rule"])}</p>' if report.get("rule") else ""
+    rule = ""
+    if report.get("rule"):
+        rule = disclosure("How it is chosen", f'<p class="hint">{esc(report["rule"])}</p>', name="report-rule")
     missing = studio.reports.missing_judges() if run.base.partition("+")[0] != "pocket" else {}
     fetch = ""
     if missing:
@@ -201,7 +203,9 @@ def _recipe(studio: Studio, run: Run) -> str:
             f'<form id="{RECIPE_FORM}" class="form" novalidate autocomplete="off">'
             f'<div class="field wide"><label for="{RECIPE_FORM}-recipe">Recipe</label>'
             f'<textarea id="{RECIPE_FORM}-recipe" name="recipe" rows="6" placeholder="The text of a recipe file, YAML or JSON" '
-            f'aria-describedby="{RECIPE_FORM}-recipe-error"></textarea>'
+            f'aria-describedby="{RECIPE_FORM}-recipe-help {RECIPE_FORM}-recipe-error"></textarea>'
+            f'<p class="help" id="{RECIPE_FORM}-recipe-help"><label class="file">Choose a file'
+            f'<input type="file" accept=".yaml,.yml,.json" data-into="{RECIPE_FORM}-recipe"></label> or paste its text.</p>'
             f'<p class="error" id="{RECIPE_FORM}-recipe-error" role="alert" hidden></p></div>'
             f'<div class="field wide"><label for="{RECIPE_FORM}-set">Data set</label>'
             f'<select id="{RECIPE_FORM}-set" name="recipe_dataset">{options}</select></div>'
@@ -262,7 +266,7 @@ def _samples(studio: Studio, run: Run) -> str:
 def _choice(run: Run, chosen: Sequence[int]) -> str:
     is_chosen = run.id in chosen
     ids = [id for id in chosen if id != run.id] if is_chosen else [*chosen, run.id][-(MOST_COMPARED - 1) :]
-    mark = ' aria-pressed="true"' if is_chosen else ""
+    mark = ' aria-current="true"' if is_chosen else ""
     return f'<a class="button{"" if is_chosen else " quiet"}" href="{address(only=",".join(map(str, ids)))}" data-go{mark}>{esc(run.name)}</a>'
 
 

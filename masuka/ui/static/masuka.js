@@ -96,6 +96,7 @@
     kept: (key) => kept(key), keep: (key, value) => keep(key, value), random: (bytes) => random(bytes),
     renew: () => { renewOlder(); look(true); renewViewer(); },
     after: [], turned: [], pulsed: [], answered: [],
+    values: (form) => values(form),
     chosen: (name) => [...(selected.get(name) || [])],
     choose: (name, ids) => { selected.set(name, new Set(ids)); applySelection(); },
   };
@@ -590,6 +591,12 @@
   let typing = 0;
   document.addEventListener("change", (event) => {
     const field = event.target;
+    if (field.matches("input[type=file][data-into]")) {
+      const into = $(field.dataset.into);
+      if (field.files[0]) field.files[0].slice(0, 200000).text().then((text) => { if (into) { into.value = text; check(into); } });
+      field.value = "";
+      return;
+    }
     if (field.matches("[data-view-key]")) { if (check(field)) change({ [field.dataset.viewKey]: field.type === "checkbox" ? (field.checked ? "1" : "") : field.value }); return; }
     if (field.closest("form.form")) check(field);
   });
