@@ -195,6 +195,18 @@ def ask_pause(store: Store, *, actor: Actor, job_id: int, kinds: Mapping[str, Ki
         return True
 
 
+def put_first(store: Store, *, actor: Actor, job_id: int) -> None:
+    """Puts a waiting job before all others of its person and lane; raises Conflict."""
+    actor.must_edit()
+    with store.write():
+        job = rows.get_job(store, actor=actor, id=job_id)
+        waiting = rows.list_jobs(store, actor=actor, states=["queued"], limit=1000)
+        before = [other.position for other in waiting if other.lane == job.lane and other.id != job.id]
+        position = min([job.position, *(place - 1 for place in before)])
+        if not rows.set_job(store, id=job.id, states=["queued"], position=position):
+            raise Conflict(f"The job '{job.title}' does not wait any more.")
+
+
 def set_aside(store: Store, *, user_id: int, kinds: Mapping[str, Kind] = KINDS) -> None:
     """Pauses what a person has waiting or running; what cannot be paused is cancelled."""
     with store.write():

@@ -119,6 +119,12 @@ class Jobs:
         self._each([job_id], queue.resume)
         return self.get(job_id)
 
+    def put_first(self, job_id: int) -> Job:
+        """The waiting job, the next of its lane now; raises Conflict if it began."""
+        queue.put_first(self._context.store, actor=self._context.actor, job_id=job_id)
+        self._context.wake()
+        return self.get(job_id)
+
     def retry(self, job_id: int) -> Job:
         """A new attempt of a job that failed or was cancelled."""
         self._context.actor.must_edit()

@@ -12,6 +12,7 @@ from masuka.errors import Conflict, InvalidInput, NotFound, OutOfDisk, OutOfMemo
 from masuka.families import family_of, train_limits_of
 from masuka.families.abilities import must_be_able
 from masuka.models import programs
+from masuka.requests import presets
 from masuka.requests.base import Param, params
 from masuka.requests.text import NAME_CHARS, clean_filename
 from masuka.requests.training import TrainImage
@@ -48,6 +49,17 @@ class Training:
     def defaults(self, base: str = "pocket") -> dict[str, Param]:
         """Every setting with the base's own range and default, for form and command line."""
         return params(TrainImage, train_limits_of(base))
+
+    def presets(self, base: str) -> list[presets.Preset]:
+        """Named beginnings that suit the base; its own recipe is `defaults`."""
+        return [preset for preset in presets.PRESETS if presets.suits(preset, train_limits_of(base))]
+
+    def preset(self, name: str, *, base: str, dataset_id: int) -> dict[str, Any]:
+        """The settings of that name for the set; raises NotFound."""
+        count = self._datasets.get(dataset_id).picture_count
+        return presets.values_of(
+            presets.preset_named(name), pictures=count, steps=self.defaults(base)["steps"]
+        )
 
     def plan(self, request: TrainImage | Mapping[str, Any] | None = None, /, **values: Any) -> Forecast:
         """What such a training takes on this machine, and what is done where memory is short.
@@ -158,6 +170,15 @@ class Training:
         _must_have_shape(run.config, wanted)
         folder = self._context.workspace.resolve(found.folder)
         return self._start(wanted, then, run.name, key, parent=run, begin=folder)
+
+    def checkpoint_steps(self, run_id: int) -> list[int]:
+        """The steps of the checkpoints that are still there; raises NotFound for the run."""
+        return [checkpoint.step for checkpoint in self._checkpoints(run_id)]
+
+    def waiting(self) -> list[Job]:
+        """Trainings that wait for their turn, the next one first."""
+        jobs = self._jobs.list(kind="train_image", states=["queued"], limit=100)
+        return sorted(jobs, key=lambda job: job.position)
 
     def content(self, run_id: int) -> Difference:
         """What the run learnt from, against its data set as it is now; raises NotFound."""

@@ -16,7 +16,7 @@ from masuka.ui.theme import theme
 
 Made = TypeVar("Made")
 STATIC = Path(__file__).parent / "static"
-SCRIPTS = ("masuka.js", "pictures.js", "masks.js", "captions.js")
+SCRIPTS = ("masuka.js", "pictures.js", "masks.js", "captions.js", "training.js")
 STYLES = ("masuka.css", "pictures.css", "captions.css", "report.css")
 """In this order; later ones build on what the first one offers."""
 TABS: tuple[Tab, ...] = (home.TAB, datasets.TAB, training.TAB, images.TAB, library.TAB, models.TAB, settings.TAB)

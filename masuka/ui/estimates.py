@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from masuka.studio import Studio
 from masuka.studio.models import Base
-from masuka.ui.words import duration, gib, plural, seconds_between
+from masuka.ui import forecast
+from masuka.ui.words import duration, gib, seconds_between
 
 
-def training_sentence(studio: Studio, base: str, pictures: int) -> str:
+def training_sentence(studio: Studio, base: str, dataset_id: int) -> str:
     """Steps and pictures, with the time that such a training took on this machine."""
-    steps = studio.training.defaults(base)["steps"].default
-    text = f"{plural(int(steps), 'step')} on {plural(pictures, 'picture')}"
-    pace = _pace(studio, base)
-    if pace is None:
-        return f"{text}. How long it takes shows after the first steps."
-    return f"{text}, about {duration(pace * int(steps))} at the pace of the last training."
+    return forecast.time_sentence(studio.training.plan(base=base, dataset_id=dataset_id))
 
 
 def drawing_sentence(studio: Studio, base: str) -> str:
@@ -34,13 +30,3 @@ def base_choices(bases: list[Base], chosen: str) -> list[tuple[str, str]]:
     """
     named = [(b, f"{b.title} (yours)" if b.own else b.title) for b in bases if b.folder or b.id == chosen]
     return [(b.id, name if b.folder else f"{name} (not here, {gib(b.size_gib)})") for b, name in named]
-
-
-def _pace(studio: Studio, base: str) -> float | None:
-    """Seconds a step, whole run included, of the last finished training on this base."""
-    for job in studio.jobs.list(kind="train_image", states=["done"], limit=10):
-        steps = (job.result or {}).get("steps") or job.request.get("steps")
-        took = seconds_between(job.started_at, job.finished_at)
-        if job.request.get("base") == base and took and steps:
-            return took / float(steps)
-    return None

@@ -229,7 +229,7 @@ def _training(studio: Studio, found: Journey) -> tuple[StepState, str, str, str]
         return "now", "Training", text, f'<div class="actions sticky">{choose}</div>'
     start = button("Start training", "home-train", look="primary", name="home-train", id=found.dataset.id)
     other = go("Choose settings", look="plain", tab="training", dataset=found.dataset.id)
-    estimate = f'<p class="hint">{esc(training_sentence(studio, "pocket", found.dataset.picture_count))}</p>'
+    estimate = f'<p class="hint">{esc(training_sentence(studio, "pocket", found.dataset.id))}</p>'
     return (
         "now",
         "Training",

@@ -15,6 +15,8 @@ from masuka.requests.actor import Role
 RANKS: dict[str, int] = {"viewer": 1, "editor": 2, "owner": 3}
 ACTIONS: dict[str, Role] = {
     "library-export": "viewer",
+    "library-adapter-bring": "owner",
+    "library-adapter-bake": "owner",
     "training-download": "owner",
     "models-download": "owner",
     "models-delete": "owner",
@@ -40,6 +42,7 @@ REGIONS: dict[str, Role] = {
     "datasets-settings": "editor",
     "datasets-many": "editor",
     "training-choices": "editor",
+    "training-continue": "editor",
     "images-choices": "editor",
     "models-search": "editor",
     "models-found": "editor",
@@ -50,7 +53,7 @@ REGIONS: dict[str, Role] = {
     "settings-pocket": "viewer",
 }
 QUIET = frozenset(
-    {"images-star", "models-detect", "models-search", "models-check", "datasets-caption", "datasets-aside", "datasets-crop", "datasets-reset", "datasets-edit",
+    {"training-preset", "images-star", "models-detect", "models-search", "models-check", "datasets-caption", "datasets-aside", "datasets-crop", "datasets-reset", "datasets-edit",
      "datasets-captions-edit", "datasets-captions-rename", "datasets-captions-remove", "datasets-captions-even", "datasets-captions-undo"}
 ) | frozenset(
     f"settings-{name}"

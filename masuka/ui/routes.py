@@ -30,6 +30,7 @@ from masuka.requests.recipes import Form
 from masuka.requests.text import clean_filename, id_in
 from masuka.studio import Studio
 from masuka.ui import captioning, captions, roles, sheet, uploads
+from masuka.ui.forecast import plan_piece
 from masuka.ui.images import more_items, side_of_item
 from masuka.ui.kit import note
 from masuka.ui.library import MOST_EXPORTED
@@ -78,6 +79,7 @@ def routes(studio: Studio) -> list[Route]:
         ("/fragment/trainer/{id:id}", fragment_trainer, ["GET"]),
         ("/fragment/tags/{id:id}", fragment_tags, ["GET"]),
         ("/fragment/captioners/{id:id}", fragment_captioners, ["GET"]),
+        ("/fragment/plan", fragment_plan, ["GET"]),
         ("/caption/{id:id}", caption, ["PUT"]),
         ("/mask/{id:id}", mask, ["GET"]),
         ("/mask/{id:id}", set_mask, ["PUT"]),
@@ -184,6 +186,11 @@ async def fragment_trainer(studio: Studio, request: Request) -> Response:
     return _piece(studio, tiles, following)
 
 
+async def fragment_plan(studio: Studio, request: Request) -> Response:
+    """What a training with the form's values takes."""
+    return _piece(studio, await run_in_threadpool(plan_piece, studio, request.query_params.get("v", "")))
+
+
 async def fragment_tags(studio: Studio, request: Request) -> Response:
     """What a set's captions say, and how often."""
     return _piece(studio, await run_in_threadpool(captions.tags, studio, request.path_params["id"]))
@@ -275,12 +282,18 @@ async def download_export(studio: Studio, request: Request) -> Response:
 
 
 async def download_adapter(studio: Studio, request: Request) -> Response:
-    """The LoRA's file."""
+    """The LoRA's file; with `as=` one that it was converted to."""
     adapter = await run_in_threadpool(studio.models.adapter, request.path_params["id"])
-    file = Path(studio.workspace.resolve(adapter.path))
+    file, form = Path(studio.workspace.resolve(adapter.path)), request.query_params.get("as", "")
     if not file.exists():
         raise NotFound(f"The file of {adapter.name} is gone.", "Train it again or delete it.")
-    return FileResponse(file, filename=clean_filename(f"{adapter.name}{file.suffix}"))
+    if form:
+        files = await run_in_threadpool(studio.adapters.files, adapter.id)
+        if form not in files:
+            raise NotFound(f"{adapter.name} has no such file.", "Convert it first.")
+        file = files[form]
+    name = f"{adapter.name} {form}".strip() if form != "own" else adapter.name
+    return FileResponse(file, filename=clean_filename(f"{name}{file.suffix}"))
 
 
 async def download_recipe(studio: Studio, request: Request) -> Response:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from masuka.requests import Param
 from masuka.store.jobs import Job
 from masuka.store.runs import Run, Sample
 from masuka.studio import Studio
-from masuka.ui import forms, report
+from masuka.ui import continuing, forecast, forms, report
 from masuka.ui.cards import UNFINISHED, job_card, log_view, sample_tile, state_chip
 from masuka.ui.charts import MOST_POINTS, Point, loss_chart
-from masuka.ui.estimates import base_choices, training_sentence
+from masuka.ui.estimates import base_choices
 from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, key_of, values_of
 from masuka.ui.markup import address, button, card, empty, esc, facts, go
 from masuka.ui.view import View
 from masuka.ui.words import moment, number, plural, short
 
-FORM = "training-form"
+FORM = forecast.FORM
 BASIC = ("dataset_id", "base", "name", "steps")
 _HIDDEN = ("character_id",)
 _SHOWN_RUNS = 12
@@ -34,7 +35,6 @@ def draw_form(studio: Studio, view: View) -> str:
     base = view.base if view.base in {b.id for b in bases} else "pocket"
     described = studio.training.defaults(base)
     chosen = _chosen_set(studio, view, [d.id for d in sets])
-    count = next(d.picture_count for d in sets if d.id == chosen)
     fields = (
         forms.field(
             FORM, described["dataset_id"], label="Data set", help="", wide=True, value=chosen,
@@ -44,16 +44,19 @@ def draw_form(studio: Studio, view: View) -> str:
             FORM, described["base"], label="Base model", help="Pictures are drawn with the same one. More are under Models.", wide=True,
             value=base, choices=base_choices(bases, base),
         ).replace('name="base"', 'name="base" data-view-key="base"')
+        + forecast.presets_row(studio, base, chosen)
         + forms.field(FORM, described["name"], label="Name", help="Empty: the set's name and a number.", wide=True)
         + forms.field(FORM, described["steps"], wide=True)
     )  # fmt: skip
+    usable = forecast.shown(described, base, studio.advice.machine())
+    others = [("", "None"), *((str(d.id), d.name) for d in sets if d.id != chosen)]
     groups = [
-        (title, "".join(forms.field(FORM, p) for p in members))
-        for title, members in forms.grouped(described, (*BASIC, *_HIDDEN), "Learning")
+        (title, "".join(_field(p, others) for p in members))
+        for title, members in forms.grouped(usable, (*BASIC, *_HIDDEN), "Learning")
     ]
     body = forms.form(
         FORM,
-        fields + _before(studio, base, chosen, count) + forms.advanced(FORM, groups),
+        fields + _before(studio, base, chosen) + forms.advanced(FORM, groups),
         remember=f"training:{base}",
         submit="training-start",
     )
@@ -147,17 +150,24 @@ def on_download(studio: Studio, payload: Payload, view: View) -> Outcome:
     return Outcome("The download is on its way.")
 
 
-def _before(studio: Studio, base: str, dataset_id: int, count: int) -> str:
+def _field(param: Param, others: forms.Choices) -> str:
+    """One of the advanced settings; another data set is chosen by its name."""
+    return forms.field(FORM, param, choices=others if param.name == "prior_dataset_id" else None)
+
+
+def _before(studio: Studio, base: str, dataset_id: int) -> str:
     """Before, not after: will it work, how long, what is missing; and the button."""
     chosen = studio.models.base(base)
     start = button("Start training", "training-start", look="primary wide", form=FORM, name="training-start")
+    plan = forecast.preview(studio, {"base": base, "dataset_id": dataset_id})
     if chosen.folder is None:
         fetch = button(f"Download {chosen.title}", "training-download", base=base)
-        return f'<div class="notice warn full"><p>{esc(chosen.title)} is not on this machine ({chosen.size_gib:,.1f} GiB).</p>{fetch}</div>'
+        here = f"<p>{esc(chosen.title)} is not on this machine ({chosen.size_gib:,.1f} GiB).</p>"
+        return f'{plan}<div class="notice warn full">{here}{fetch}</div>'
     problems = "".join(f"<li>{esc(p)}</li>" for p in studio.datasets.check(dataset_id, read_files=False))
     notice = f'<div class="notice warn full"><ul>{problems}</ul></div>' if problems else ""
-    estimate = f'<p class="hint full">{esc(training_sentence(studio, base, count))}</p>'
-    return f'{notice}{estimate}<div class="sticky full">{start}</div>'
+    trial = button("Try three steps", "training-trial", look="quiet", form=FORM, name="training-trial")
+    return f'{notice}{plan}<div class="actions full">{trial}</div><div class="sticky full">{start}</div>'
 
 
 def _chosen_set(studio: Studio, view: View, known: list[int]) -> int:
@@ -243,11 +253,14 @@ TAB = Tab(
     columns=(
         (
             Region("choices", draw_form, live=False, waiting='<div class="skeleton"></div>'),
+            Region("trial", forecast.draw_trial),
+            Region("waiting", continuing.draw_waiting),
             Region("runs", draw_runs),
         ),
         (
             Region("run", draw_run, waiting='<div class="skeleton"></div>'),
             Region("report", report.draw_report),
+            Region("continue", continuing.draw_continuing),
             Region("content", draw_content, live=False),
             Region("compare", report.draw_compare, live=False),
         ),
@@ -260,6 +273,11 @@ TAB = Tab(
         "export": report.on_export,
         "recipe": report.on_recipe,
         "judges": report.on_judges,
+        "trial": forecast.on_trial,
+        "preset": forecast.on_preset,
+        "extend": continuing.on_extend,
+        "branch": continuing.on_branch,
+        "first": continuing.on_first,
     },
     layout="side",
 )

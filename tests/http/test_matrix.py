@@ -159,6 +159,7 @@ def knocks(ids: Mapping[str, int]) -> list[Knock]:
             Knock("GET", f"/fragment/{what}/{ids['dataset']}", **seen)
             for what in ("captions", "found", "tags", "trainer", "captioners")
         ),
+        Knock("GET", f"/fragment/plan?v=%7B%22dataset_id%22%3A{ids['dataset']}%7D", **seen),
         Knock("PUT", f"/caption/{ids['picture']}", other=404, viewer=403, editor=200, owner=200, content=b'{"text": "x"}'),
         Knock("PUT", f"/upload/{BATCH}/0?name=a.png", **makers),
         Knock("GET", f"/download/item/{ids['item']}", **seen),
