@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import document
-from benchmarks.harness import BENCHMARKS, measure, measure_parts, show, write
+from benchmarks.harness import BENCHMARKS, measure, measure_cells, measure_parts, show, write
 from masuka.config import Settings, apply_quiet_environment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -27,6 +27,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write NAME.json into this folder.")] = None,
     part: Annotated[list[str] | None, typer.Option(help="Of a benchmark in parts: measure this part again.")] = None,
+    budget: Annotated[float, typer.Option(help="Of a benchmark of cells: seconds in all.")] = 540,
+    cells: Annotated[str, typer.Option(help="Of a benchmark of cells: these alone, measured anew.")] = "",
 ) -> None:
     """Runs one benchmark; the exit code is 1 if a goal is missed.
 
@@ -35,7 +37,12 @@ def run(
     if name not in BENCHMARKS:
         raise typer.BadParameter(f"There is no benchmark {name!r}. Known are: {', '.join(BENCHMARKS)}.")
     apply_quiet_environment(Settings.from_environment().workspace)
-    if BENCHMARKS[name].in_parts:
+    if BENCHMARKS[name].cells:
+        try:
+            result = measure_cells(name, out, budget_s=budget, cells=[c for c in cells.split(",") if c])
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+    elif BENCHMARKS[name].in_parts:
         result = measure_parts(name, out, again=part or ())
     else:
         result = measure(name)

@@ -21,6 +21,7 @@ Written by `python -m benchmarks document` from the results in [benchmarks/resul
     python -m benchmarks run spine --out benchmarks/results
     python -m benchmarks run hosting --out benchmarks/results
     python -m benchmarks run datasets --out benchmarks/results
+    python -m benchmarks run training --out benchmarks/results
 """
 
 

@@ -8,7 +8,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,18 +29,25 @@ Parts = Mapping[str, Callable[[], tuple[Figures, Bars]]]
 class Benchmark:
     """`measure` is 'module:function', which gives back (figures, bars).
 
-    With `in_parts` it gives back Parts instead, which are measured and kept one by one.
+    With `in_parts` it gives back Parts instead, which are measured and kept one by one. With
+    `cells`, a table, it is asked for some of them within a time, beside what is known.
     """
 
     about: str
     measure: str
     in_parts: bool = False
+    cells: str = ""
 
 
 BENCHMARKS = {
     "datasets": Benchmark("pictures taken in, memory, a large grid, captions typed, copies found", "benchmarks.datasets:parts", in_parts=True),
     "hosting": Benchmark("saves that survive, a machine that is lost, killed trainings, the door", "benchmarks.hosting:parts", in_parts=True),
     "pocket": Benchmark("the built-in model: prompts followed, speed, what a LoRA learns", "benchmarks.pocket:measure"),
+    "training": Benchmark("steps, memory and losses against plain loops, Pocket, killed trainings", "benchmarks.training:parts", in_parts=True),
+    "training-gpu": Benchmark(
+        "trainings at true size on a GPU: seconds a step, memory, MFU",
+        "benchmarks.training_gpu:measure", cells="benchmarks.training_gpu:CELLS",
+    ),
     "spine": Benchmark("start, queue, drawing and training against plain loops", "benchmarks.spine:measure"),
 }
 
@@ -79,6 +86,31 @@ def measure_parts(name: str, folder: Path | None, *, again: Collection[str] = ()
     return result
 
 
+def measure_cells(name: str, folder: Path | None, *, budget_s: float, cells: Sequence[str]) -> dict[str, Any]:
+    """The result of a benchmark of cells; of this machine and these versions is kept what was known.
+
+    `cells` are all where none is named. Raises ValueError for one that there is not.
+    """
+    offered = _found(BENCHMARKS[name].cells)
+    unknown = [cell for cell in cells if cell not in offered]
+    if unknown:
+        raise ValueError(f"There is no cell {unknown[0]!r}. Known are: {', '.join(offered)}.")
+    started_s = time.monotonic()
+    before = _result(name, {}, {}, 0.0)
+    file = None if folder is None else folder / f"{name}.json"
+    if file is not None and file.exists():
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if all(found[key] == before[key] for key in ("machine", "versions")):
+            before = found
+    known = {k: v for k, v in before["figures"].items() if not any(k.startswith(f"{c}_") for c in cells)}
+    figures, bars = _function(name)(list(cells or offered), budget_s, known)
+    result = _result(name, figures, bars, before["seconds"] + time.monotonic() - started_s)
+    result["missing"] = [cell for cell in offered if not any(figure.startswith(f"{cell}_") for figure in figures)]
+    if folder is not None:
+        write(result, folder)
+    return result
+
+
 def _begun(name: str, folder: Path | None, again: Collection[str]) -> dict[str, Any]:
     """What is to be gone on with: an earlier result without the parts that are due."""
     fresh = {**_result(name, {}, {}, 0.0), "parts": {}}
@@ -106,10 +138,14 @@ def _spent() -> tuple[float, float, float]:
     return time.monotonic(), busy_s, sum(u.ru_utime + u.ru_stime for u in own)
 
 
-def _function(name: str) -> Callable[[], Any]:
-    module, _, function = BENCHMARKS[name].measure.partition(":")
-    found: Callable[[], Any] = getattr(importlib.import_module(module), function)
+def _function(name: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = _found(BENCHMARKS[name].measure)
     return found
+
+
+def _found(path: str) -> Any:
+    module, _, thing = path.partition(":")
+    return getattr(importlib.import_module(module), thing)
 
 
 def _result(name: str, figures: Figures, bars: Bars, seconds: float) -> dict[str, Any]:

@@ -1,31 +1,19 @@
-"""Training step time and peak memory against the plain loop, on two model sizes.
-
-Each contender runs in a process of its own and takes a step when it is told to, so that
-steps alternate and a busy machine disturbs all alike; the figure is the median of ratios
-of neighbouring steps. Peak memory is the process's highest resident size above its size
-after the imports.
-"""
+"""Training step time and peak memory against the plain loop, on two model sizes of FLUX."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import contest
+
 RANK = 16
 PICTURES = 32
-WARM_UP_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -148,19 +136,12 @@ def child(name: str, size_name: str, root: Path, precision: str) -> None:
     from benchmarks import plain_loop  # noqa: F401
     from masuka.training import image  # noqa: F401
 
-    params = train_params(SIZES[size_name], root, precision)
-    before = _resident_bytes()
-    step = _masuka(params, root) if name == "masuka" else _plain(name, params, SIZES[size_name], precision)
-    for _ in range(WARM_UP_STEPS):
-        step()
-    _say({"ready": True})
-    for line in sys.stdin:
-        if line.strip() == "memory":
-            _say({"peak_bytes": _peak_bytes() - before})
-            continue
-        started = time.perf_counter()
-        step()
-        _say({"seconds": time.perf_counter() - started})
+    size = SIZES[size_name]
+    params = train_params(size, root, precision)
+    if name == "masuka":
+        contest.take_steps(lambda: prepared(params, root).step)
+    else:
+        contest.take_steps(lambda: plain(params, size, precision, cached=name == "plain_cached").step)
 
 
 def compare(size: Size, precision: str, *, pairs: int, root: Path) -> dict[str, float]:
@@ -168,35 +149,8 @@ def compare(size: Size, precision: str, *, pairs: int, root: Path) -> dict[str, 
     if not (root / "model" / "model_index.json").exists():
         build(size, root / "model")
     draw_pictures(size, root / "pictures")
-    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    memory = {}
-    with ExitStack() as stack:
-        running = {name: stack.enter_context(_Contender(name, size, root, precision)) for name in CONTENDERS}
-        for contender in running.values():
-            contender.read()
-        for _ in range(pairs):
-            for name, contender in running.items():
-                seconds[name].append(float(contender.ask("step")["seconds"]))
-        for name, contender in running.items():
-            memory[name] = float(contender.ask("memory")["peak_bytes"])
-    prefix = f"{size.name}_{precision}"
-    figures = {f"{prefix}_{n}_step_s": statistics.median(values) for n, values in seconds.items()}
-    figures |= {f"{prefix}_{n}_peak_gib": value / 2**30 for n, value in memory.items()}
-    for name in CONTENDERS[1:]:
-        ratios = [ours / plain for ours, plain in zip(seconds["masuka"], seconds[name], strict=True)]
-        figures[f"{prefix}_step_ratio_to_{name}"] = statistics.median(ratios)
-        figures[f"{prefix}_memory_ratio_to_{name}"] = memory["masuka"] / memory[name]
-    return {key: round(value, 4) for key, value in figures.items()}
-
-
-def bars(figures: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Each ratio with its goal: ≤ 0.8 of the plain loop, ≤ 1.0 of its cached form."""
-    found = {}
-    for name, value in figures.items():
-        if "_ratio_to_" in name:
-            goal = 1.0 if name.endswith("plain_cached") else 0.8
-            found[name] = {"value": value, "goal": f"<= {goal}", "met": value <= goal}
-    return found
+    commands = {n: ("benchmarks.spine_training", n, size.name, str(root), precision) for n in CONTENDERS}
+    return contest.compare(f"{size.name}_{precision}", commands, pairs=pairs)
 
 
 def measure(*, pairs: int = 30) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
@@ -206,71 +160,29 @@ def measure(*, pairs: int = 30) -> tuple[dict[str, float], dict[str, dict[str, A
         for size in SIZES.values():
             for precision in ("bf16", "fp32"):
                 figures |= compare(size, precision, pairs=pairs, root=Path(folder) / size.name)
-    return figures, bars(figures)
+    return figures, contest.bars(figures)
 
 
-class _Contender:
-    """A child process that steps when asked."""
-
-    def __init__(self, name: str, size: Size, root: Path, precision: str) -> None:
-        self._command = [
-            sys.executable,
-            "-m",
-            "benchmarks.spine_training",
-            name,
-            size.name,
-            str(root),
-            precision,
-        ]
-
-    def __enter__(self) -> _Contender:
-        # Idle contenders must not spin on the cores of the one that steps.
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
-        self._said = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
-            text=True, env=environment, cwd=Path(__file__).parent.parent,
-        )  # fmt: skip
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._said.close()
-
-    def ask(self, line: str) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-        return self.read()
-
-    def read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("{"):
-                answer: dict[str, Any] = json.loads(line)
-                return answer
-        self._said.seek(0)
-        raise RuntimeError(f"{' '.join(self._command[2:])} ended without an answer: {self._said.read()[-2000:]}")
-
-
-def _masuka(params: dict[str, Any], root: Path) -> Any:
+def prepared(params: dict[str, Any], root: Path) -> Any:
+    """MASUKA's training, its caches filled, before its next step."""
     from masuka.jobs.reporter import EventFile
     from masuka.models.loading import quiet_libraries
     from masuka.training.image import prepare
     from masuka.training.plan import plan_of
 
     quiet_libraries()
-    training = prepare(plan_of(params), EventFile(root / "events.jsonl", root / "scratch"))
-    return training.step
+    return prepare(plan_of(params), EventFile(root / "events.jsonl", root / "scratch"))
 
 
-def _plain(name: str, params: dict[str, Any], size: Size, precision: str) -> Any:
+def plain(
+    params: dict[str, Any], size: Size, precision: str, *, cached: bool, weights: Path | None = None
+) -> Any:
+    """The plain loop on the same model, pictures and layers."""
     from benchmarks.plain_loop import PlainLoop
     from masuka.families import family_named
 
-    loop = PlainLoop(
-        root_of(params),
+    return PlainLoop(
+        Path(params["base"]["folder"]),
         [Path(p["file"]) for p in params["pictures"]],
         [p["caption"] for p in params["pictures"]],
         side_px=size.side_px,
@@ -280,29 +192,9 @@ def _plain(name: str, params: dict[str, Any], size: Size, precision: str) -> Any
         learning_rate=1e-4,
         precision=precision,
         tokens=size.tokens,
-        cached=name == "plain_cached",
+        cached=cached,
+        weights=weights,
     )
-    return loop.step
-
-
-def root_of(params: Mapping[str, Any]) -> Path:
-    """Where the model of these params lies."""
-    return Path(params["base"]["folder"])
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
-
-
-def _peak_bytes() -> int:
-    """The most that was resident; `ru_maxrss` would begin at what the parent held."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-
-
-def _say(answer: Mapping[str, Any]) -> None:
-    print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
