@@ -201,7 +201,8 @@ class Adapters:
         params = {
             "tool": "bring", "file": str(file), "family": found.family, "base": self._models.base_params(base.id),
             "trigger_word": clean_trigger(trigger) if trigger else "", "class_word": class_word[:100],
-            "request": {"brought": file.name}, **self._output(name),
+            "request": {"brought": file.name}, "sources": [str(file)], **self._output(name),
+            "forget": file.is_relative_to(self._context.workspace.uploads.resolve()),
         }  # fmt: skip
         return self._jobs.add(
             "edit_adapter", title=f"Taking in {name}", request=wanted.as_dict(), params=params,

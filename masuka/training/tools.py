@@ -176,7 +176,10 @@ def bring(params: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     staging = _staged(output)
     shutil.copyfile(file, staging / clean_filename(f"{params['name']}.safetensors"))
     about = {"layers": len(source.layers), "rank": max(map(factors.rank_of, source.layers.values()))}
-    return _finished(params, reporter, staging, about)
+    result = _finished(params, reporter, staging, about)
+    if params.get("forget"):
+        file.unlink()  # an upload; whoever tries again sends it again
+    return result
 
 
 TOOLS: dict[str, Callable[[Mapping[str, Any], Reporter], dict[str, Any]]] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from masuka.errors import InvalidInput
 from masuka.store.characters import Character
 from masuka.store.jobs import Job
-from masuka.store.models import Model
 from masuka.studio import Studio
+from masuka.ui import adapters
 from masuka.ui.cards import (
     UNFINISHED,
     grid,
@@ -21,11 +21,11 @@ from masuka.ui.cards import (
     when,
 )
 from masuka.ui.images import PAGE, first_items
-from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, ids_of, values_of
+from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, ids_of
 from masuka.ui.markup import address, attributes, button, card, empty, esc, go
 from masuka.ui.shell import covers, face
 from masuka.ui.view import View
-from masuka.ui.words import moment, plural
+from masuka.ui.words import plural
 
 SECTIONS = (("pictures", "Pictures"), ("characters", "Characters"), ("models", "LoRAs"), ("queue", "Queue"))
 JOBS_SHOWN = 60
@@ -47,7 +47,7 @@ def draw_head(studio: Studio, view: View) -> str:
 def draw_body(studio: Studio, view: View) -> str:
     """The chosen section."""
     section = _section(view)
-    return {"pictures": _pictures, "characters": _characters, "models": _models, "queue": _queue}[section](
+    return {"pictures": _pictures, "characters": _characters, "models": adapters.draw_list, "queue": _queue}[section](
         studio, view
     )
 
@@ -121,18 +121,6 @@ def on_delete_character(studio: Studio, payload: Payload, view: View) -> Outcome
     return Outcome("The character is deleted.", go={"character": None})
 
 
-def on_rename(studio: Studio, payload: Payload, view: View) -> Outcome:
-    """The LoRA's new name."""
-    studio.models.rename(id_of(payload), str(values_of(payload).get("name", "")))
-    return Outcome("Renamed.")
-
-
-def on_delete_model(studio: Studio, payload: Payload, view: View) -> Outcome:
-    """The LoRA is gone, with its files."""
-    studio.models.delete(id_of(payload))
-    return Outcome("The LoRA is deleted.", go={"adapter": None})
-
-
 def _section(view: View) -> str:
     """The section that is shown; another tab's is none of this one."""
     return view.section if view.section in dict(SECTIONS) else "pictures"
@@ -185,34 +173,6 @@ def _character_card(studio: Studio, character: Character, image: str) -> str:
     )
 
 
-def _models(studio: Studio, view: View) -> str:
-    adapters = studio.models.adapters(character_id=view.character)
-    own = "".join(_adapter_row(a) for a in adapters) or '<p class="hint">None trained yet.</p>'
-    bases = f'<p class="hint">What they are trained on and drawn with is under {go("Models", tab="models", section=None)}.</p>'
-    return card(f'<div class="list bare">{own}</div>{bases}', title="LoRAs trained here")
-
-
-def _adapter_row(adapter: Model) -> str:
-    name = f"rename-{adapter.id}"
-    rename = (
-        f'<details><summary>Rename</summary><form id="{name}" class="form" data-submit="{name}-go"><div class="field wide">'
-        f'<label class="only-read" for="{name}-name">New name</label><input id="{name}-name" name="name" type="text" value="{esc(adapter.name)}">'
-        f'<p class="error" id="{name}-name-error" role="alert" hidden></p></div>'
-        f"{button('Save', 'library-rename', form=name, id=adapter.id, name=f'{name}-go')}</form></details>"
-    )
-    delete = button(
-        "Delete", "library-delete-model", look="danger", id=adapter.id, confirm=f"Delete {adapter.name}?",
-        detail="Its files go too. Pictures drawn with it stay.", yes="Delete",
-    )  # fmt: skip
-    use = go("Draw with it", look="plain", tab="images", adapter=adapter.id)
-    file = f'<a class="button plain" href="download/adapter/{adapter.id}" download>Download</a>'
-    return (
-        f"<div><div><h3>{esc(adapter.name)}</h3><p>{esc(adapter.base)} · called by "
-        f"{esc(adapter.trigger_word)} · {moment(adapter.created_at)}</p>{rename}</div>"
-        f'<div class="actions">{use}{file}{delete}</div></div>'
-    )
-
-
 def _queue(studio: Studio, view: View) -> str:
     jobs = studio.jobs.list(character_id=view.character, limit=JOBS_SHOWN)
     if not jobs:
@@ -246,8 +206,10 @@ TAB = Tab(
     columns=(
         (
             Region("head", draw_head, live=False),
+            *adapters.ABOVE,
             Region("body", draw_body, waiting='<div class="skeleton"></div>'),
             Region("selected", draw_selected, live=False),
+            *adapters.BELOW,
         ),
     ),
     actions={
@@ -258,7 +220,6 @@ TAB = Tab(
         "delete-jobs": on_delete_jobs,
         "export": on_export,
         "delete-character": on_delete_character,
-        "rename": on_rename,
-        "delete-model": on_delete_model,
+        **adapters.ACTIONS,
     },
 )

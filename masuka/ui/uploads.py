@@ -27,6 +27,7 @@ OUTGOING = "outgoing"
 """Where files are made that are sent once."""
 _ASKED = (
     "import_pictures", "import_links", "import_hub", "sample_pictures", "export_dataset", "push_dataset",
+    "edit_adapter",
 )  # fmt: skip
 """Jobs that find among the uploads what they are about."""
 _NOT_DONE = (*UNFINISHED, "failed", "cancelled")

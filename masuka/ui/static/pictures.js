@@ -9,7 +9,7 @@
   const sendings = []; /* one goes out at a time, the others wait behind it */
   const upload = (zone, found) => {
     if (!found.length) return;
-    sendings.push({ dataset: zone.dataset.upload, found });
+    sendings.push({ dataset: zone.dataset.upload, action: zone.dataset.uploadDo || "datasets-upload", found });
     if (sendings.length === 1) sendAll(); else toast(`${files(found.length)} will be sent next.`);
   };
   const files = (count) => `${count.toLocaleString("en")} ${count === 1 ? "file" : "files"}`;
@@ -18,7 +18,7 @@
     showSending();
   };
   const sendBatch = async (sending) => {
-    const { dataset, found } = sending, batch = random(12);
+    const { dataset, action, found } = sending, batch = random(12);
     const loaded = new Array(found.length).fill(0), refused = [], began = Date.now();
     let next = 0, done = 0;
     sending.total = found.reduce((sum, { file }) => sum + file.size, 0) || 1;
@@ -42,7 +42,7 @@
     await Promise.all(Array.from({ length: AT_ONCE }, sender));
     for (const text of refused.slice(0, MOST_TOLD)) toast(text, null, true);
     if (refused.length > MOST_TOLD) toast(`${refused.length - MOST_TOLD} more files did not arrive.`, null, true);
-    if (refused.length < found.length) send("datasets-upload", { id: Number(dataset), batch });
+    if (refused.length < found.length) send(action, { id: Number(dataset), batch });
   };
   /* How it goes is told where it is dropped; wherever else the person went, in the corner. */
   const tell = (element, text) => { if (element.textContent !== text) element.textContent = text; };
