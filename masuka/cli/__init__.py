@@ -15,6 +15,7 @@ from masuka.cli import (
     make,
     models,
     people,
+    planning,
     reports,
     share,
     vault,
@@ -33,6 +34,7 @@ app.add_typer(characters.group, name="character")
 edits.add_to(datasets.group)
 doctor.add_to(datasets.group)
 app.add_typer(datasets.group, name="dataset")
+planning.add_to(make.train_group)
 reports.add_to(make.train_group)
 app.add_typer(make.train_group, name="train")
 app.add_typer(make.generate_group, name="generate")

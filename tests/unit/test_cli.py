@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from masuka.cli import app
 from masuka.families import FAMILIES
+from masuka.hosting.machine import Gpu
 from masuka.models import catalogue
 from masuka.requests.base import params
 from masuka.requests.images import DrawImages
@@ -119,7 +120,11 @@ def a_base_of_real_size() -> str:
     return folder.name
 
 
-def test_trainings_are_listed_and_deleted(dataset_id: int) -> None:
+def test_trainings_are_listed_and_deleted(dataset_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASUKA_DEVICE", "auto")
+    monkeypatch.setattr(
+        "masuka.hosting.machine.list_gpus", lambda: [Gpu("a card", 80.0, 80.0, (9, 0), "570")]
+    )
     data("dataset", "samples", str(dataset_id), "--count", "1")
     start = ("train", "image", str(dataset_id), "--base", a_base_of_real_size(), "--later")
     first, second = (data(*start)["job"]["run_id"] for _ in range(2))
@@ -276,3 +281,20 @@ def test_layouts_links_and_a_push_without_a_token(dataset_id: int, tmp_path: Pat
     assert answer["added"] == 0 and answer["refused"][0]["message"] == "This address leads to this machine or its network, not outside."
     told = run("dataset", "push", str(dataset_id), "--repo", "a/b", "--licence", "mit", "--consent", "Nobody.", code=1)
     assert "There is no Hugging Face token." in told.stderr
+
+
+def test_a_training_is_planned_before_and_branched_after(
+    dataset_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("masuka.hosting.machine.list_gpus", lambda: [Gpu("a card", 8.0, 8.0, (8, 0), "570")])
+    data("dataset", "samples", str(dataset_id), "--count", "2")
+    found = data("train", "plan", str(dataset_id), "--steps", "20")
+    assert found["fits"] is True
+    assert found["request"]["steps"] == 20
+    assert found["estimate"]["gpu_bytes"] > 0
+    asked = ("train", "plan", str(dataset_id), "--base", "flux1-dev", "--resolution-px", "2048")
+    refused = run(*asked, "--batch-size", "7", "--gradient-checkpointing", "off", "--preset", "ai-toolkit", code=1)
+    assert "more than there is" in refused.output
+    assert "FLUX.1 dev" in run("train", "memory").output
+    assert "no training" in run("train", "extend", "99", "5", code=1).output
+    assert "no training" in run("train", "branch", "99", "5", code=1).output
