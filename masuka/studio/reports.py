@@ -87,10 +87,13 @@ class Reports:
     def export(self, run_id: int, step: int, *, key: str | None = None) -> Job:
         """The job that makes a LoRA of that checkpoint, beside the one the training made.
 
-        Raises NotFound when the checkpoint is gone, Conflict while the training runs.
+        Raises NotFound when the checkpoint is gone, Conflict while the training runs or where
+        what it learns is no LoRA.
         """
         self._context.actor.must_edit()
         run = self._training.run(run_id)
+        if not exports(run):
+            raise Conflict(f"{run.name} learns no LoRA.", "Draw with what it made, or train a LoRA.")
         if step not in [kept.step for kept in self.checkpoints(run_id)]:
             raise NotFound(f"The checkpoint of step {step:,} is gone.", "Choose one that is still there.")
         asked = self._asked(run)
@@ -187,6 +190,11 @@ class Reports:
         found = [s for s in runs.list_samples(self._context.store, actor=self._context.actor, run_id=run_id) if s.step == step]
         file = self._context.workspace.resolve(found[0].file) if found else None
         return str(file) if file is not None and file.exists() else None
+
+
+def exports(run: Run) -> bool:
+    """Whether a LoRA can be made of the run's checkpoints."""
+    return run.config.get("method", "lora") in ("lora", "dora", "lokr")
 
 
 def _step_of(model: Model, run: Run) -> int | None:

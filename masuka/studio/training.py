@@ -139,7 +139,8 @@ class Training:
         self._context.actor.must_edit()
         run, last = self._ended(run_id), self._last_checkpoint(run_id)
         then = self._then(run)
-        config = {**run.config, "steps": last.step + steps}
+        # So many more were asked for: an early stop would end them at once.
+        config = {**run.config, "steps": last.step + steps, "stop_early": 0}
         wanted = TrainImage.parse(config, limits=train_limits_of(run.base))
         self._models.must_be_trainable(wanted.base)
         with self._context.store.write():

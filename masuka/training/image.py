@@ -20,7 +20,7 @@ from typing import Any
 from masuka.errors import Stop
 from masuka.jobs.reporter import CACHES, Reporter
 from masuka.models.loading import quiet_libraries
-from masuka.training.assessing import Assessor
+from masuka.training.assessing import WEIGHED, Assessor
 from masuka.training.branching import begin_with
 from masuka.training.caches import Latents, cache_latents, cache_texts, keep_within
 from masuka.training.checkpoints import CheckpointFolder
@@ -144,7 +144,7 @@ class Training:
         total = self._plan.request.steps
         self._begin_steps()
         try:
-            if self._plan.request.sample_without:
+            if self._plan.request.sample_without and self._plan.request.method in WEIGHED:
                 self._sampler.draw_without(self._learner)
             if self._assessor.is_due(len(self.losses)):
                 self._assess()  # it was lost between the checkpoint and its score

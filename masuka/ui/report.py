@@ -9,7 +9,7 @@ from masuka.requests.text import id_in
 from masuka.store.runs import Run
 from masuka.store.scores import Score
 from masuka.studio import Studio
-from masuka.studio.reports import MOST_COMPARED, Kept
+from masuka.studio.reports import MOST_COMPARED, Kept, exports
 from masuka.ui.cards import sample_tile
 from masuka.ui.charts import MOST_POINTS, Point
 from masuka.ui.kit import Outcome, Payload, id_of, key_of, values_of
@@ -161,7 +161,7 @@ def _checkpoint(run: Run, kept: Kept, *, running: bool) -> str:
     )
     if kept.adapter is not None:
         act = go("Draw with it", look="plain", tab="images", adapter=kept.adapter.id)
-    elif running:
+    elif running or not exports(run):
         act = ""
     else:
         act = button("Make a LoRA of it", "training-export", id=run.id, step=kept.step)
