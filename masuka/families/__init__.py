@@ -98,6 +98,12 @@ def family_of(base_id: str) -> tuple[Family, Entry]:
     raise NotFound(f"There is no base model {base_id!r}.", f"Known are: {known}.")
 
 
+def drawing_bases(base_id: str) -> tuple[str, ...]:
+    """The bases that draw a LoRA of this one: itself, and those distilled from it."""
+    family, _ = family_of(base_id)
+    return (base_id, *(e.id for e in family.entries if parent_of(base_id) in e.draws_adapters_of))
+
+
 def preset_named(name: str) -> tuple[Entry, Preset]:
     """The preset of that name, whatever its case, with its base; raises NotFound."""
     known = [(entry, p) for f in FAMILIES.values() for entry in f.entries for p in entry.presets]

@@ -89,6 +89,8 @@ class Entry:
     captions: Literal["sentence", "tags"] = "sentence"
     """How the base was taught, and so how its data sets are best captioned."""
     trainable: bool = True
+    draws_adapters_of: tuple[str, ...] = ()
+    """Bases of its family whose LoRAs it draws with too: what it was distilled from."""
     training_adapter: str | None = None
     """A LoRA repo that is merged while training a distilled base, and left out when drawing."""
     draw_limits: Mapping[str, Limit] = field(default_factory=dict)

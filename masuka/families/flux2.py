@@ -87,6 +87,7 @@ KLEIN_4B = Entry(
     architecture="flux-2-klein-4b",
     kohya_version="flux2",
     trainable=False,
+    draws_adapters_of=("flux2-klein-base-4b",),
     draw_limits={
         **DRAW,
         "num_inference_steps": Limit(1, 16, default=4),

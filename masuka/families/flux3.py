@@ -72,6 +72,7 @@ KLEIN = Entry(
     gated=True,
     commercial=False,
     trainable=False,
+    draws_adapters_of=("flux3-klein-base",),
     draw_limits={
         **DRAW,
         "num_inference_steps": Limit(1, 50, default=16),

@@ -73,6 +73,7 @@ TURBO = Entry(
     kohya_version="krea2",
     gated=True,
     trainable=False,
+    draws_adapters_of=("krea2-raw",),
     draw_limits={
         **DRAW,
         "num_inference_steps": Limit(1, 16, default=8),

@@ -65,6 +65,7 @@ TURBO = Entry(
     architecture="z-image-turbo",
     kohya_version="zimage",
     training_adapter="ostris/zimage_turbo_training_adapter",
+    draws_adapters_of=("zimage",),
     draw_limits={
         **DRAW,
         "num_inference_steps": Limit(1, 16, default=8),

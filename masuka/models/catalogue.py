@@ -119,7 +119,8 @@ def _class_in(about: list[Any]) -> str:
 
 
 def _is_there(about: Any) -> bool:
-    if not isinstance(about, list) or not about:
+    # A pipeline's own settings may be lists too: Krea 2's say which layers it reads.
+    if not isinstance(about, list) or not about or not all(v is None or isinstance(v, str) for v in about[:2]):
         return False
     said = about[2] if len(about) > 2 and isinstance(about[2], dict) else {}
     return about[0] is not None or bool(said.get("subfolder"))

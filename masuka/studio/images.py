@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from masuka.errors import InvalidInput, NotFound
-from masuka.families import draw_limits_of, family_of, preset_named
+from masuka.families import draw_limits_of, drawing_bases, family_of, preset_named
 from masuka.families.base import Preset
 from masuka.generation import prompts
 from masuka.requests.base import Param, params
@@ -36,6 +36,10 @@ class Images:
         """Settings by name that this base offers; raises NotFound."""
         return family_of(base)[1].presets
 
+    def bases_for(self, adapter: Model) -> tuple[str, ...]:
+        """The bases that draw with this LoRA, its own first."""
+        return drawing_bases(adapter.base)
+
     def draw(
         self,
         request: DrawImages | Mapping[str, Any] | None = None,
@@ -47,11 +51,11 @@ class Images:
     ) -> Job:
         """The queued drawing of 1 to 8 pictures.
 
-        A LoRA draws with the base it was trained on, at the best weight that its training
-        measured unless another is given. A `preset` gives the base and what is
+        A LoRA draws with the base it was trained on unless one is given that was distilled
+        from it, at the best weight that its training measured unless another is given. A `preset` gives the base and what is
         not given besides. The same `key` again gives the same job again. Raises
-        InvalidInput for a setting out of the base's range or another base than the
-        LoRA's, NotFound for an unknown preset, Conflict when the base is not installed.
+        InvalidInput for a setting out of the base's range or a base that the LoRA is
+        not for, NotFound for an unknown preset, Conflict when the base is not installed.
         """
         self._context.actor.must_edit()
         if preset:
@@ -81,13 +85,16 @@ class Images:
     def _base_of(self, request: DrawImages, adapter: Model | None) -> str:
         if adapter is None:
             return request.base
-        if "base" in request.model_fields_set and request.base != adapter.base:
+        if "base" not in request.model_fields_set:
+            return adapter.base
+        able = self.bases_for(adapter)
+        if request.base not in able:
             raise InvalidInput(
                 f"{adapter.name} was trained on {adapter.base}, not on {request.base}.",
-                f"Draw with {adapter.base}.",
+                f"Draw with {' or '.join(able)}.",
                 field="base",
             )
-        return adapter.base
+        return request.base
 
     def _params(self, wanted: DrawImages, adapter: Model | None, prompt: str) -> dict[str, Any]:
         base = self._models.must_be_installed(wanted.base)

@@ -114,7 +114,9 @@ class Models:
         if not base.built_in:
             space.must_have_gpu_for_long(detect(), base.title)
         if not entry.trainable:
-            raise Conflict(f"{base.title} is not made to be trained.", "Choose another base.")
+            better = " or ".join(self.base(other).title for other in entry.draws_adapters_of)
+            hint = f"Train on {better}, whose LoRAs it draws with." if better else "Choose another base."
+            raise Conflict(f"{base.title} is not made to be trained.", hint)
         if not catalogue.has_training_adapter(entry, self._context.workspace) and base.folder is not None:
             raise Conflict(
                 f"{base.title} learns with an adapter that is not here.", "Download it on the Models page."

@@ -31,7 +31,9 @@ def draw_form(studio: Studio, view: View) -> str:
     adapter = _chosen(adapters, view)
     bases = studio.models.bases()
     known = {b.id for b in bases}
-    base = adapter.base if adapter else view.base if view.base in known else "pocket"
+    able = studio.images.bases_for(adapter) if adapter else ()
+    own = adapter.base if adapter else "pocket"
+    base = view.base if view.base in (able or known) else own
     described = studio.images.defaults(base)
     name = adapter.name if adapter else ""
     fields = (
@@ -44,7 +46,7 @@ def draw_form(studio: Studio, view: View) -> str:
             FORM, described["adapter_id"], label="Character", help="", wide=True, value=adapter.id if adapter else 0,
             choices=[("0", "None, the base model alone"), *((str(a.id), a.name) for a in adapters)],
         ).replace('name="adapter_id"', 'name="adapter_id" data-view-key="adapter"')
-        + (_base_field(described["base"], base_choices(bases, base), base) if adapter is None else "")
+        + _base_field(described["base"], base_choices([b for b in bases if b.id in (able or known)], base), base, adapter)
         + _presets(studio, base)
         + _shape_field(described)
         + forms.field(FORM, described["num_images"], help="")
@@ -157,7 +159,9 @@ def on_draw(studio: Studio, payload: Payload, view: View) -> Outcome:
     if values.get("adapter_id") == "0":
         values.pop("adapter_id")
     elif values.get("adapter_id"):
-        values.pop("base", None)
+        able = studio.images.bases_for(studio.models.adapter(int(values["adapter_id"])))
+        if values.get("base") not in able:
+            values.pop("base", None)
     studio.images.draw(values, key=key_of(payload))
     return Outcome()
 
@@ -266,7 +270,10 @@ def _shape_field(described: dict[str, Param]) -> str:
     return forms.field(FORM, param, choices=[*choices, ("", "Own size, in Advanced")], value=choices[0][0])
 
 
-def _base_field(param: Param, choices: list[tuple[str, str]], base: str) -> str:
+def _base_field(param: Param, choices: list[tuple[str, str]], base: str, adapter: Model | None) -> str:
+    """What draws; with a LoRA that only one base draws there is nothing to choose."""
+    if adapter is not None and len(choices) < 2:
+        return ""
     shown = forms.field(FORM, param, label="Base model", help="More are under Models.", choices=choices, value=base, wide=True)
     return shown.replace('name="base"', 'name="base" data-view-key="base"')
 
