@@ -14,7 +14,7 @@ from typing import Any
 from masuka.requests.training import TrainImage
 
 SHARES_ON_HOST = (0.25, 0.5, 0.75, 1.0)
-QUANTISABLE = ("lora", "dora", "textual_inversion")
+QUANTISABLE = ("lora", "dora")
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ def rungs(request: TrainImage, *, recomputes: bool, on_cuda: bool) -> Iterator[R
         )
         yield _rung(request, step)
     thrifty = [step]
-    if on_cuda and request.quantize == "none" and request.method in QUANTISABLE:
+    if on_cuda and request.quantize == "none" and request.method in QUANTISABLE and not request.blocks_on_host:
         for bits, kind in ((8, "int8"), (4, "nf4")):
             quantised = step.with_(f"The base is kept in {bits} bits.", quantize=kind)
             yield _rung(request, quantised)
         thrifty.append(quantised)
-    if on_cuda:
+    if on_cuda and may_stream(request):
         for share in SHARES_ON_HOST:
             if share > request.blocks_on_host:
                 told = f"{share:.0%} of the base waits in main memory; steps are slower."
@@ -64,6 +64,11 @@ def rungs(request: TrainImage, *, recomputes: bool, on_cuda: bool) -> Iterator[R
             thrifty.append(streamed)
     for base in thrifty:
         yield from _smaller_batches(request, base)
+
+
+def may_stream(request: TrainImage) -> bool:
+    """Whether blocks may wait in main memory: a frozen base in its own format, not compiled."""
+    return request.quantize == "none" and request.method != "full" and not request.compile_blocks
 
 
 def _smaller_batches(request: TrainImage, base: _Step) -> Iterator[Rung]:

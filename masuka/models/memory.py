@@ -290,8 +290,6 @@ def trained_parameters(entry: Entry, request: TrainImage) -> int:
         return 0
     if request.method == "full":
         return size.denoiser
-    if request.method == "textual_inversion":
-        return request.embedding_tokens * TEXT_WIDTH
     share = {"attention": 0.6}.get(request.layers, 1.1)
     if request.method == "lokr":
         return int(share * size.denoiser / request.lokr_factor**2) + size.width * size.blocks
@@ -318,8 +316,6 @@ def _parts(entry: Entry, size: Size, request: TrainImage, pictures: int, dtype: 
     weights *= 1 - _on_host(request, size)
     if request.train_text_encoder:
         weights += (size.text_encoders - size.largest_text_encoder) * width
-    if request.method == "textual_inversion":
-        weights += size.text_encoders * width
     separate = 2 * width if dtype != "fp32" else 0.0  # a working copy and its gradients
     learnt = trained * (8 + separate) + (4 * trained if request.ema_decay else 0)
     unit = _unit(size, network, request.resolution_px**2, request.batch_size, dtype)

@@ -66,10 +66,10 @@ class TrainImage(Request):
     )  # fmt: skip
     batch_size: int = field(1, help="Pictures per micro-step.", ge=1, le=64)
 
-    method: Literal["lora", "dora", "lokr", "textual_inversion", "full"] = field(
+    method: Literal["lora", "dora", "lokr", "full"] = field(
         "lora", label="What is learnt",
         help="lora suits nearly always; dora is a little truer and slower, lokr smaller; "
-        "textual_inversion learns a word only, full the whole model.",
+        "full trains the whole model and makes a base of it.",
         group="Model",
     )  # fmt: skip
     alpha: int | None = field(
@@ -90,10 +90,6 @@ class TrainImage(Request):
     blocks: Annotated[str, AfterValidator(_clean_blocks)] = field(
         "", label="Only these blocks", help="Numbers as 7-12, 20; empty: all.", group="Model"
     )
-    embedding_tokens: int = field(
-        4, label="Tokens of the word", help="What textual_inversion learns: so many tokens.",
-        group="Model", ge=1, le=32,
-    )  # fmt: skip
     train_text_encoder: bool = field(
         False, help="Also adapt the CLIP text encoder; its embeddings are then not cached.", group="Model"
     )
@@ -136,7 +132,10 @@ class TrainImage(Request):
     optimizer: Literal[
         "adamw", "adamw8bit", "prodigy", "adafactor", "lion", "came", "schedulefree"
     ] = field(
-        "adamw", help="adamw8bit needs an NVIDIA GPU and saves memory.", group="Optimiser"
+        "adamw",
+        help="adamw8bit needs an NVIDIA GPU and saves memory; adafactor and came save it anywhere; "
+        "prodigy finds its own rate; schedulefree needs no schedule.",
+        group="Optimiser",
     )
     lr_scheduler: Literal["constant", "cosine", "linear"] = field(
         "constant", label="Learning-rate schedule", help="How the learning rate changes after warm-up.",

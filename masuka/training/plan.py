@@ -24,7 +24,7 @@ from masuka.training.caches import Source, Variety
 from masuka.training.pictures import Picture, content_hash, pictures_of
 
 LATER = (
-    "method", "dropout", "lokr_factor", "blocks", "embedding_tokens", "validation_share", "prior_weight",
+    "method", "dropout", "lokr_factor", "blocks", "validation_share", "prior_weight",
     "class_preservation", "timesteps", "timestep_shift", "min_snr_gamma", "noise_offset", "processes",
 )  # fmt: skip
 """Settings that change what is learnt and came after the first checkpoints were written."""
@@ -54,6 +54,8 @@ class Plan:
     """Where trainings of this workspace share what they cache; None: the run has its own."""
     prior: tuple[Picture, ...] = ()
     """Pictures of other members of the class, learnt beside; they are never varied."""
+    rank: int = 0
+    """Which of `request.processes` this is."""
     begin: Path | None = None
     """The weights that a branch of another training begins with."""
     variety: Variety | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from masuka.models.ladder import may_stream
 from masuka.training.compiling import compile_blocks
 from masuka.training.plan import Plan
 from masuka.training.streaming import Streaming
@@ -65,10 +66,8 @@ class Room:
         self._module.enable_gradient_checkpointing()  # type: ignore[operator]
 
     def _may_send(self) -> bool:
-        request = self._plan.request
         # On a CPU they are in main memory already.
-        on_gpu = self._plan.device.startswith("cuda")
-        return on_gpu and request.quantize == "none" and request.method != "full" and not request.compile_blocks
+        return self._plan.device.startswith("cuda") and may_stream(self._plan.request)
 
     def _send(self, share: float) -> None:
         self._share, self._recomputes = share, True

@@ -10,8 +10,12 @@ import pytest
 import torch
 
 from masuka.errors import NoAccelerator, OutOfMemory
+from masuka.families import FAMILIES
+from masuka.families.abilities import must_be_able
+from masuka.models.ladder import rungs
+from masuka.requests.training import TrainImage
 from masuka.training.compiling import compile_blocks
-from masuka.training.image import prepare, run
+from masuka.training.image import prepare
 from masuka.training.lora import LeanLayers
 from masuka.training.memory import plain_errors
 from masuka.training.plan import plan_of
@@ -71,7 +75,7 @@ def test_it_stops_at_once_where_that_is_wanted(tmp_path: Path) -> None:
 
 def test_compiling_without_a_gpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NoAccelerator, match="NVIDIA"):
-        run(train_params(tmp_path, compile_blocks=True), Job(tmp_path))
+        Job(tmp_path).run(train_params(tmp_path, compile_blocks=True))
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch.compile itself (2.13), about its own doings
@@ -100,3 +104,15 @@ def test_compiled_blocks_learn_the_same_and_still_run_as_peft() -> None:
     assert torch.allclose(gradients(module, named)[0], expected, atol=1e-5)
     assert len(made) == both, "what was compiled before holds again"
     assert forms < 12, "blocks of a kind share it"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"quantize": "nf4"}, {"blocks_on_host": 0.25}, {"method": "full"}, {"compile_blocks": True}],
+)
+def test_every_plan_for_short_memory_is_one_that_can_be_carried_out(asked: dict[str, Any]) -> None:
+    request = TrainImage.parse({"dataset_id": 1, "batch_size": 4, **asked})
+    found = list(rungs(request, recomputes=False, on_cuda=True))
+    assert len(found) > 3
+    for rung in found:
+        must_be_able(FAMILIES["flux"], rung.request)
