@@ -61,9 +61,15 @@ class Exported:
 
 
 def export(
-    plan: Plan, learner: Learner, samples: Sequence[Sample], *, losses: Sequence[float], started_at: str
+    plan: Plan,
+    learner: Learner,
+    samples: Sequence[Sample],
+    *,
+    losses: Sequence[float],
+    started_at: str,
+    weight: float | None = None,
 ) -> Exported:
-    """The plan's output folder, complete.
+    """The plan's output folder, complete; `weight` is the strength that was measured as best.
 
     Raises TrainingError when the written file does not load back into the model.
     """
@@ -73,9 +79,9 @@ def export(
     try:
         file = staging / clean_filename(f"{plan.name}.safetensors")
         picture = samples[0].file if samples else None
-        kept = _write(plan, learner, file, metadata_of(plan, picture, started_at=started_at))
+        kept = _write(plan, learner, file, metadata_of(plan, picture, started_at=started_at, weight=weight))
         report = _reloaded(plan, learner, file)
-        about = {**explain(plan, file, report, losses), "kept": kept}
+        about = {**explain(plan, file, report, losses, weight=weight), "kept": kept}
         (staging / SIDECAR).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
         if picture is not None:
             shutil.copyfile(picture, staging / PICTURE)
@@ -86,7 +92,9 @@ def export(
     return Exported(plan.output / file.name, about["sha256"], report, about)
 
 
-def metadata_of(plan: Plan, picture: Path | None, *, started_at: str) -> dict[str, str]:
+def metadata_of(
+    plan: Plan, picture: Path | None, *, started_at: str, weight: float | None = None
+) -> dict[str, str]:
     """What the file says about itself, in the words that other tools read.
 
     ss_*: A1111, Forge, Civitai; modelspec.*: SwarmUI, LoRA managers, InvokeAI. Captions
@@ -113,7 +121,7 @@ def metadata_of(plan: Plan, picture: Path | None, *, started_at: str) -> dict[st
         "modelspec.date": datetime.now(UTC).isoformat(timespec="seconds"),
         "modelspec.license": plan.base.get("licence", ""),
         "modelspec.trigger_phrase": f"{plan.trigger_word} {plan.class_word}".strip(),
-        "modelspec.usage_hint": _usage_hint(plan),
+        "modelspec.usage_hint": _usage_hint(plan, weight),
         "masuka.version": __version__,
     }
     if entry.prediction:
@@ -152,7 +160,9 @@ def _making_of(plan: Plan, started_at: str) -> dict[str, Any]:
     }
 
 
-def explain(plan: Plan, file: Path, report: AdapterReport, losses: Sequence[float]) -> dict[str, Any]:
+def explain(
+    plan: Plan, file: Path, report: AdapterReport, losses: Sequence[float], *, weight: float | None = None
+) -> dict[str, Any]:
     """The side-car: all it takes to use the LoRA, to trust it, to make it again."""
     last = losses[-max(1, len(losses) // 10) :]
     return {
@@ -165,7 +175,8 @@ def explain(plan: Plan, file: Path, report: AdapterReport, losses: Sequence[floa
         "family": plan.family.name,
         "trigger_word": plan.trigger_word,
         "class_word": plan.class_word,
-        "usage": _usage_hint(plan),
+        "usage": _usage_hint(plan, weight),
+        "best_weight": weight,
         "rank": plan.request.rank,
         "alpha": plan.request.alpha or plan.request.rank,
         "applied": report.applied,
@@ -306,7 +317,7 @@ def _bare(plan: Plan, *modules: Any) -> Iterator[None]:
                 holder = module.get_submodule(parent)
                 taken.append((holder, own, layer))
                 setattr(holder, own, layer.get_base_layer())
-        settings.append((module, module.peft_config))
+        settings.append((module, getattr(module, "peft_config", {})))
         module.peft_config = {}
     try:
         yield
@@ -317,9 +328,10 @@ def _bare(plan: Plan, *modules: Any) -> Iterator[None]:
             module.peft_config = config
 
 
-def _usage_hint(plan: Plan) -> str:
+def _usage_hint(plan: Plan, weight: float | None) -> str:
     call = f"{plan.trigger_word} {plan.class_word}".strip()
-    return f"Write '{call}' in the prompt; strength 0.8 to 1, on {plan.base.get('title', plan.base['id'])}."
+    strength = "0.8 to 1" if weight is None else f"{weight:g}"
+    return f"Write '{call}' in the prompt; strength {strength}, on {plan.base.get('title', plan.base['id'])}."
 
 
 def _thumbnail(picture: Path) -> str:
