@@ -28,6 +28,8 @@ from masuka.studio.jobs import Jobs
 
 STUDIO = Actor(user_id=OWNER_ID)
 """Whichever owner brings a base, it is the whole studio's."""
+BRINGING = ("download_model", "import_base", "fetch_base", "bake_adapter")
+"""Kinds of job at whose end a base is here."""
 UNFINISHED = ("queued", "running", "paused", "interrupted", "uncertain")
 GIB = 2**30
 
@@ -173,9 +175,8 @@ class Models:
 
     def coming(self, base_id: str) -> list[Job]:
         """Unfinished jobs that bring the base."""
-        kinds = ("download_model", "import_base", "fetch_base", "bake_adapter")
         return [
-            job for kind in kinds for job in self._jobs.list(kind=kind, states=UNFINISHED, limit=100)
+            job for kind in BRINGING for job in self._jobs.list(kind=kind, states=UNFINISHED, limit=100)
             if job.request.get("base") == base_id
         ]  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,11 @@ from masuka.models import catalogue, importing, recognising, search
 from masuka.models.civitai import ADDRESS, Civitai, version_in
 from masuka.models.download import must_have_room
 from masuka.models.search import Checked, Kind, Offer
-from masuka.requests.text import clean_name, without_control
+from masuka.requests.text import clean_filename, clean_name, clean_trigger, without_control
 from masuka.store import models as rows
 from masuka.store.jobs import Job
 from masuka.studio.context import Context
+from masuka.studio.jobs import Jobs
 from masuka.studio.models import STUDIO, Models
 from masuka.studio.preferences import Preferences
 
@@ -50,6 +52,7 @@ class Sources:
     def __init__(self, context: Context, *, endpoint: str | None = None) -> None:
         self._context = context
         self._models = Models(context)
+        self._jobs = Jobs(context)
         self._preferences = Preferences(context)
         self._endpoint = endpoint
 
@@ -164,6 +167,31 @@ class Sources:
         }  # fmt: skip
         return self._add(about.entry, base_id, title, config)
 
+    def add_civitai_lora(self, version: str) -> Job:
+        """The job that fetches a LoRA of CivitAI, bound to the base that it is said to be for."""
+        self._context.actor.must_edit()
+        about = self._civitai().version(version_in(version))
+        if about.kind != "lora":
+            raise InvalidInput(f"{about.title} is a base and no LoRA.", "Take it in under Models.", field="repo")
+        if about.entry is None:
+            raise InvalidInput(
+                f"{about.title} is made for {about.made_for or 'something unknown'}, which nothing here knows.",
+                "Take one for a base of the Models page.", field="repo",
+            )  # fmt: skip
+        workspace = self._context.workspace
+        must_have_room(about.title, 2 * about.size_bytes, workspace.adapters)
+        name = clean_name(about.title)
+        mark = secrets.token_hex(4)
+        params = {
+            "tool": "bring", "version": about.id, "address": self._address, "local": sorted(self._local),
+            "file": str(workspace.uploads / f"civitai-{about.id}" / about.file), "forget": True, "name": name,
+            "family": family_of(about.entry.id)[0].name, "base": self._models.base_params(about.entry.id),
+            "trigger_word": _trigger(about.trigger_words), "class_word": "",
+            "request": {"brought": f"civitai.com, version {about.id}"},
+            "output": str(workspace.adapters / f"{mark}-{clean_filename(name).replace(' ', '-').lower()}"),
+        }  # fmt: skip
+        return self._jobs.add("fetch_lora", title=f"Fetching {name}", request={"version": about.id}, params=params)
+
     def add_made(self, entry: Entry, name: str, config: Mapping[str, Any]) -> Job:
         """The job that makes a base here; `config` is its kind, params, licence and size."""
         self._context.actor.must_own()
@@ -233,6 +261,16 @@ class Sources:
             return self._preferences.value(name)
         except (NotFound, NotAllowed):
             return ""
+
+
+def _trigger(words: Sequence[str]) -> str:
+    """The first word that calls it which is one word; '' without any."""
+    for word in words:
+        try:
+            return clean_trigger(word.split(",")[0])
+        except InvalidInput:
+            continue
+    return ""
 
 
 def _size(entry: Entry) -> int:

@@ -146,6 +146,12 @@ def on_add_civitai(studio: Studio, payload: Payload, view: View) -> Outcome:
     return Outcome("The download is on its way. You can close this page; it goes on.", clear=CIVITAI, go={"section": None})
 
 
+def on_add_lora(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """The job that fetches a LoRA; it is among the others when it has ended."""
+    studio.sources.add_civitai_lora(str(payload.get("version", "")))
+    return Outcome("The download is on its way. The LoRA will be in the library.")
+
+
 def _offer(studio: Studio, offer: Offer) -> str:
     fits = f"For {offer.fits}" if offer.fits else f"Made for {offer.made_for or 'something that is not said'}: not known here"
     notes = [f"by {offer.author}" if offer.author else "", f"{number(offer.downloads)} downloads"]
@@ -162,8 +168,10 @@ def _offer(studio: Studio, offer: Offer) -> str:
 
 def _take(studio: Studio, offer: Offer) -> str:
     """How this one gets here; '' where nothing here can use it."""
-    if offer.kind == "lora" or not offer.fits:
+    if not offer.fits or (offer.kind == "lora" and offer.source == "hub"):
         return ""
+    if offer.kind == "lora":
+        return button(f"Fetch {gib(offer.size_bytes / GIB)}", "models-add-lora", version=offer.id)
     if offer.source == "hub":
         return button("Look at it", "models-check", repo=offer.id)
     return button(f"Fetch {gib(offer.size_bytes / GIB)}", "models-add-civitai", version=offer.id)
@@ -208,4 +216,5 @@ ACTIONS = {
     "add-repo": on_add_repo,
     "add-path": on_add_path,
     "add-civitai": on_add_civitai,
+    "add-lora": on_add_lora,
 }

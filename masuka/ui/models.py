@@ -11,7 +11,7 @@ from masuka.models.memory import Machine
 from masuka.models.tiers import TASKS, Advice
 from masuka.store.jobs import Job
 from masuka.studio import Studio
-from masuka.studio.models import Base, Use
+from masuka.studio.models import BRINGING, Base, Use
 from masuka.ui import finding
 from masuka.ui.cards import UNFINISHED, job_actions, state_chip, state_sentence
 from masuka.ui.kit import Outcome, Payload, Region, Tab, values_of
@@ -20,7 +20,6 @@ from masuka.ui.view import View
 from masuka.ui.words import gib, plural
 
 SECTIONS = (("", "Catalogue"), ("find", "Search"), ("own", "Add your own"))
-BRINGING = ("download_model", "import_base", "fetch_base")
 TABLE = "models-table"
 NAMES_SHOWN = 3
 ADVISED = 3
@@ -232,7 +231,7 @@ def _progress(studio: Studio, job: Job | None) -> str:
 
 def _amount(studio: Studio, job: Job) -> str:
     """A download counts in MiB, which are no steps."""
-    if job.state == "running" and job.total and job.kind != "import_base":
+    if job.state == "running" and job.total and job.kind in ("download_model", "fetch_base"):
         said = f"{job.stage} · {gib(job.step / 1024)} of {gib(job.total / 1024)}"
         left = studio.jobs.eta_s(job)
         return said if left is None else f"{said} · {round(left / 60)} min left" if left > 90 else f"{said} · {round(left)} s left"

@@ -13,7 +13,7 @@ from masuka.ui.view import PARTS
 from tests.browser.conftest import App, settled
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-TABS = ("home", "datasets", "training", "images", "library", "settings")
+TABS = ("home", "datasets", "training", "images", "library", "models", "settings")
 Visit = Callable[..., Page]
 
 

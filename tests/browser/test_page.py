@@ -17,7 +17,7 @@ from tests.browser.conftest import DESK, ITEMS, PHONE, App, settled
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 Visit = Callable[..., Page]
-TABS = ("home", "datasets", "training", "images", "library", "settings")
+TABS = ("home", "datasets", "training", "images", "library", "models", "settings")
 
 
 def png(colour: str) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save
 
 from masuka.config import Settings
@@ -241,3 +242,20 @@ def test_only_an_owner_brings_a_base(studio: Studio, sources: Sources) -> None:
     for bring in (theirs.sources.add_repo, theirs.sources.add_path, theirs.sources.add_civitai, theirs.models.download, theirs.models.delete_base):
         with pytest.raises(NotAllowed):
             bring("flux1-dev")
+
+
+def test_a_lora_of_civitai_is_taken_in_for_the_base_that_it_is_for(studio: Studio, there: Civitai) -> None:
+    stem = "transformer.transformer_blocks.0.attn.to_q"
+    content = save({f"{stem}.lora_A.weight": torch.randn(2, 3072), f"{stem}.lora_B.weight": torch.randn(3072, 2)})
+    there.add(7, "Ink style", content, made_for="Flux.1 D", kind="LORA")
+    there.add(8, "Said otherwise", content, made_for="SDXL 1.0", kind="LORA")
+    there.models[0]["modelVersions"][0]["trainedWords"] = ["two words", "inkstyle, ink"]
+    studio.jobs.wait(studio.sources.add_civitai_lora("7"))
+    made = studio.models.adapters()[0]
+    assert (made.name, made.base, made.trigger_word) == ("Ink style", "flux1-dev", "inkstyle")
+    assert studio.workspace.resolve(made.path).read_bytes() == content
+    with pytest.raises(InvalidInput, match=r"is for FLUX\.1, not for SDXL"):
+        studio.jobs.wait(studio.sources.add_civitai_lora("8"))
+    assert not list(studio.workspace.uploads.rglob("*.safetensors"))
+    with pytest.raises(InvalidInput, match="a LoRA and no base"):
+        studio.sources.add_civitai("7")
