@@ -39,6 +39,7 @@ from masuka.studio.people import People
 from masuka.studio.preferences import Preferences
 from masuka.studio.reports import Reports
 from masuka.studio.sources import Sources
+from masuka.studio.sweeps import Sweeps
 from masuka.studio.training import Training
 from masuka.studio.vault import Vault, open_keeper
 from masuka.vault.restoring import before_opening
@@ -60,6 +61,7 @@ class Studio:
         self.edits = Edits(context)
         self.training = Training(context)
         self.reports = Reports(context)
+        self.sweeps = Sweeps(context)
         self.images = Images(context)
         self.jobs = Jobs(context)
         self.library = Library(context)

@@ -75,6 +75,7 @@ class Training:
         /,
         *,
         key: str | None = None,
+        sweep_id: int | None = None,
         **values: Any,
     ) -> Job:
         """The queued training of a LoRA; the same `key` again gives the same job again.
@@ -84,7 +85,7 @@ class Training:
         """
         self._context.actor.must_edit()
         wanted, learnt, named = self._asked(request, values)
-        return self._start(wanted, learnt, named, key)
+        return self._start(wanted, learnt, named, key, sweep_id=sweep_id)
 
     def trial(
         self,

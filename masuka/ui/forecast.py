@@ -37,6 +37,7 @@ def plan_piece(studio: Studio, text: str) -> str:
     if not isinstance(values, dict):
         raise InvalidInput("The form did not arrive.", "Reload the page.")
     given = {str(name): value for name, value in values.items() if value not in ("", None)}
+    given = {name: value for name, value in given.items() if not name.startswith("sweep_")}
     try:
         return panel(studio.training.plan(given))
     except NotFound:
@@ -99,7 +100,8 @@ def draw_trial(studio: Studio, view: View) -> str:
 
 def on_trial(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The queued trial of the form's settings."""
-    studio.training.trial(values_of(payload), key=key_of(payload))
+    values = {name: value for name, value in values_of(payload).items() if not name.startswith("sweep_")}
+    studio.training.trial(values, key=key_of(payload))
     return Outcome("Three steps are being tried. What they take shows beside the button.")
 
 

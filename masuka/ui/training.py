@@ -8,7 +8,7 @@ from masuka.requests import Param
 from masuka.store.jobs import Job
 from masuka.store.runs import Run, Sample
 from masuka.studio import Studio
-from masuka.ui import continuing, forecast, forms, report
+from masuka.ui import continuing, forecast, forms, report, sweeps
 from masuka.ui.cards import UNFINISHED, job_card, log_view, sample_tile, state_chip
 from masuka.ui.charts import MOST_POINTS, Point, loss_chart
 from masuka.ui.estimates import base_choices
@@ -54,6 +54,7 @@ def draw_form(studio: Studio, view: View) -> str:
         (title, "".join(_field(p, others) for p in members))
         for title, members in forms.grouped(usable, (*BASIC, *_HIDDEN), "Learning")
     ]
+    groups.append(("Several settings at once", sweeps.fields(FORM)))
     body = forms.form(
         FORM,
         fields + _before(studio, base, chosen) + forms.advanced(FORM, groups),
@@ -128,7 +129,7 @@ def draw_runs(studio: Studio, view: View) -> str:
 
 def on_start(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The queued training; its run is shown at once."""
-    job = studio.training.start(values_of(payload), key=key_of(payload))
+    job = studio.training.start(sweeps.without(values_of(payload)), key=key_of(payload))
     return Outcome("Training is on its way. You can close this page; it goes on.", go={"run": job.run_id})
 
 
@@ -259,6 +260,7 @@ TAB = Tab(
         ),
         (
             Region("run", draw_run, waiting='<div class="skeleton"></div>'),
+            Region("sweep", sweeps.draw_sweep),
             Region("report", report.draw_report),
             Region("continue", continuing.draw_continuing),
             Region("content", draw_content, live=False),
@@ -278,6 +280,8 @@ TAB = Tab(
         "extend": continuing.on_extend,
         "branch": continuing.on_branch,
         "first": continuing.on_first,
+        "sweep": sweeps.on_sweep,
+        "sweep-cancel": sweeps.on_cancel,
     },
     layout="side",
 )
