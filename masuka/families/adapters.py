@@ -69,7 +69,7 @@ def save(
     alpha: float | None = None,
     names: Names = PLAIN,
 ) -> None:
-    """Writes the parts' peft state dicts as one LoRA file in the family's first convention.
+    """Writes the parts' peft state dicts as one file in the family's first convention.
 
     Alpha is folded in (= rank), so that every reader agrees on the scale.
     """
@@ -92,7 +92,7 @@ def write(
     names: Names = PLAIN,
     convention: Convention | None = None,
 ) -> None:
-    """Writes tensors of MASUKA's names as a file of that convention, whole or not at all."""
+    """Writes tensors of MASUKA's names as a file of that convention, whole or not."""
     from safetensors.torch import save_file
 
     chosen = convention or names.primary
@@ -114,7 +114,7 @@ def write(
 
 
 def read(file: Path, names: Names) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
-    """A file's tensors under MASUKA's names, the layers not understood, and its metadata.
+    """A file's tensors under MASUKA's names, layers not understood, and metadata.
 
     Raises InvalidInput for a file that is no whole LoRA file; its header is checked first.
     """

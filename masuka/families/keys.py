@@ -49,7 +49,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor belongs: the part, its layers in diffusers' names, and how it was named."""
+    """Where a tensor belongs: part, layers in diffusers' names, how it was named."""
 
     part: str
     modules: tuple[str, ...]
@@ -72,7 +72,7 @@ class Names:
     text_comfy: Mapping[str, str] = field(default_factory=dict)
 
     def native(self, module: str) -> tuple[str, tuple[str, ...]] | None:
-        """The publisher's name of that layer and of what it is fused from; None: there is none."""
+        """The publisher's name of that layer, and what it is fused from, or None."""
         if not self.rules:
             return module, (module,)
         for pattern, rule in self._from_ours:
@@ -148,7 +148,7 @@ class Names:
 
 
 def leaf_of(key: str) -> tuple[str, str] | None:
-    """(stem, leaf) of a tensor's name, the leaf in peft's spelling; None for another tensor."""
+    """(stem, leaf) of a tensor's name, the leaf in peft's spelling; None for others."""
     for ending in _BY_LENGTH:
         for mark in (f".{ending}", f"_{ending}" if ending.startswith("lora.") else ""):
             if mark and key.endswith(mark):

@@ -37,7 +37,7 @@ CLIP = "text_model."
 def canonical(
     tensors: Mapping[str, Tensor], names: Names, metadata: Mapping[str, str]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors under MASUKA's names with every scale folded in, and the layers not understood.
+    """The tensors under MASUKA's names, scales folded in, and layers not understood.
 
     Raises InvalidInput for halves that do not belong together and for a scale that is no number.
     """
@@ -89,7 +89,7 @@ def layers_of(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def widths_of(leaves: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """Inputs and outputs of the layer that an adapter's tensors are for; None: not to be told."""
+    """Inputs and outputs of the layer that the tensors are for; None: not to be told."""
     if DOWN in leaves and UP in leaves:
         return int(leaves[DOWN].shape[1]), int(leaves[UP].shape[0])
     shapes = []

@@ -60,6 +60,7 @@ class Reading:
 
     @property
     def whole(self) -> bool:
+        """Whether every layer is read."""
         return self.read == self.total > 0
 
     @property

@@ -84,7 +84,7 @@ def _push(params: Mapping[str, Any], file: Path, reporter: Reporter) -> dict[str
 
 
 def card(params: Mapping[str, Any], file: str, *, with_picture: bool) -> str:
-    """The README that the hub shows: base, licence, trigger, picture, how to use it, recipe."""
+    """The README that the hub shows: base, licence, trigger, picture, use, recipe."""
     base, trigger = params["base"], params["trigger_word"]
     call = f"{trigger} {params['class_word']}".strip()
     head: dict[str, Any] = {

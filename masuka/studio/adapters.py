@@ -70,7 +70,7 @@ class Adapters:
         return _inspected(self._file(adapter), adapter.family, adapter.sha256, measure)
 
     def files(self, adapter_id: int) -> dict[str, Path]:
-        """The LoRA's files by what they are: its own first, then those it was converted to."""
+        """The LoRA's files by what they are: its own first, then what it was made into."""
         adapter = self._models.adapter(adapter_id)
         own = self._file(adapter)
         others = {
@@ -113,7 +113,7 @@ class Adapters:
         return self._add("resize", f"Resizing {adapter.name}", adapter, wanted, params)
 
     def merge(self, request: MergeAdapters | Mapping[str, Any] | None = None, /, **values: Any) -> Job:
-        """The job that makes one LoRA of several; raises InvalidInput where they do not go together."""
+        """The job that makes one LoRA of several; raises InvalidInput for a bad match."""
         self._context.actor.must_edit()
         wanted = parsed(MergeAdapters, request, values)
         chosen = [self._models.adapter(adapter_id) for adapter_id in wanted.adapter_ids]
@@ -175,7 +175,7 @@ class Adapters:
     # From elsewhere, and to elsewhere
 
     def bring(self, request: BringAdapter | Mapping[str, Any] | None = None, /, **values: Any) -> Job:
-        """The job that takes in a LoRA file of this machine, bound to the base that it is for.
+        """The job that takes in a LoRA file of this machine, bound to its base.
 
         Raises InvalidInput for a file that fits no known base or not the one that is named.
         """

@@ -69,7 +69,7 @@ def export(
     started_at: str,
     weight: float | None = None,
 ) -> Exported:
-    """The plan's output folder, complete; `weight` is the strength that was measured as best.
+    """The plan's output folder, complete; `weight` is the best strength measured.
 
     Raises TrainingError when the written file does not load back into the model.
     """

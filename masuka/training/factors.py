@@ -23,6 +23,7 @@ LARGEST_PLAIN_RANK = 128
 
 
 def is_lokr(layer: Layer) -> bool:
+    """Whether the layer is a Kronecker product."""
     return any(leaf in layer for leaf in LOKR)
 
 
@@ -55,9 +56,9 @@ def delta(layer: Layer, weight: Tensor | None = None) -> Tensor:
 
 
 def reduced(layer: Layer, rank: int) -> tuple[dict[str, Tensor], float]:
-    """The nearest LoRA of that rank, and the share of the change that it keeps, in [0, 1].
+    """The nearest LoRA of that rank, and the share of the change that it keeps.
 
-    Nearest in the sum of squares (Eckart and Young 1936); the share is 1 − error² ÷ size².
+    Nearest in the sum of squares (Eckart and Young 1936); the share, in [0, 1], is 1 − error² ÷ size².
     The magnitudes of a DoRA stay as they are.
     """
     if is_lokr(layer):
@@ -77,7 +78,7 @@ def reduced(layer: Layer, rank: int) -> tuple[dict[str, Tensor], float]:
 
 
 def of_dense(matrix: Tensor, rank: int) -> tuple[dict[str, Tensor], float]:
-    """The nearest LoRA of that rank to a whole change (outputs, inputs, …), and what it keeps."""
+    """The nearest LoRA of that rank to a change (outputs, inputs, …), and its share."""
     flat = matrix.float().flatten(1)
     total = float(flat.square().sum())
     if min(flat.shape) <= max(DENSE_SIDE, rank):
@@ -95,7 +96,7 @@ def of_dense(matrix: Tensor, rank: int) -> tuple[dict[str, Tensor], float]:
 
 
 def joined(layers: Sequence[tuple[Layer, float]]) -> dict[str, Tensor]:
-    """The weighted sum of plain LoRAs of one layer, exactly: their ranks stand side by side."""
+    """The weighted sum of plain LoRAs of one layer, exactly: ranks side by side."""
     ups = [layer[UP].float() * weight for layer, weight in layers]
     return {DOWN: torch.cat([layer[DOWN].float() for layer, _ in layers]), UP: torch.cat(ups, 1)}
 

@@ -66,7 +66,7 @@ def _config(request: TrainImage, targets: str) -> LoraConfig | LoKrConfig:
 
 
 def block_names(module: nn.Module) -> list[str]:
-    """The model's blocks in the order in which they run, as `blocks` counts them, from 0.
+    """The model's blocks as they run one after another, counted from 0.
 
     All its lists of blocks are counted through; a UNet's middle stands between its halves.
     """

@@ -45,7 +45,7 @@ class Source:
 
 
 def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """What the tool made: {file, kept, readers, …}; a new LoRA is also told as an artefact.
+    """What the tool made: {file, kept, readers, …}; a new LoRA is an artefact too.
 
     Raises InvalidInput for files that are no LoRAs of this family, NotFound for a file or
     base that is gone.
@@ -54,7 +54,7 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
 
 
 def read_source(file: Path, family: str) -> Source:
-    """The LoRA in a file; raises InvalidInput for layers that nothing here understands."""
+    """The LoRA in a file; raises InvalidInput for layers that are not understood."""
     if not file.is_file():
         raise NotFound(f"{file.name} is gone.", "Train it again or delete it.")
     tensors, unread, metadata = adapters.read(file, names_of(family))
@@ -132,7 +132,7 @@ def merge(params: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
 
 
 def extract(params: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """A LoRA from the difference of two bases' denoisers, one layer in memory at a time."""
+    """A LoRA from the difference of two bases' denoisers, one layer after another."""
     part = names_of(params["family"]).part
     reporter.stage("Comparing")
     layers: dict[str, dict[str, Tensor]] = {}

@@ -27,7 +27,7 @@ _MIB = 2**20
 
 
 def draw_list(studio: Studio, view: View) -> str:
-    """Every LoRA of the character, hidden ones behind one click, and a way for more to come in."""
+    """Every LoRA of the character, hidden ones behind one click."""
     versions = studio.adapters.versions(character_id=view.character)
     shown = "".join(_row(studio, v) for v in versions if not v.hidden)
     hidden = [v for v in versions if v.hidden]
