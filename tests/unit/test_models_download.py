@@ -174,6 +174,22 @@ def test_a_model_arrives_with_its_training_adapter_and_nothing_else(workspace: W
     assert hub.asked == []
 
 
+def test_another_autoencoder_takes_the_place_of_the_bases_own(workspace: Workspace, hub: Hub) -> None:
+    better = {"config.json": b'{"better": 1}', "diffusion_pytorch_model.safetensors": b"v" * 5000, "sdxl.safetensors": b"no", "x.bin": b"no"}
+    hub.repos["somebody/vae"] = better
+    job = Job(workspace, hub.address)
+    job.params["autoencoder_repo"] = "somebody/vae"
+    result = job.run()
+    names = {f.relative_to(job.folder).as_posix() for f in job.folder.rglob("*") if f.is_file()}
+    assert names == {"model_index.json", "vae/config.json", WEIGHTS, catalogue.FINISHED}
+    assert (job.folder / WEIGHTS).read_bytes() == better["diffusion_pytorch_model.safetensors"]
+    note = json.loads((job.folder / catalogue.FINISHED).read_text())
+    assert note["autoencoder"] == {"repo": "somebody/vae", "commit": COMMIT}
+    assert note["files"][WEIGHTS] == hashlib.sha256(better["diffusion_pytorch_model.safetensors"]).hexdigest()
+    assert result["bytes"] == note["bytes"] + 1005
+    assert not any(WEIGHTS in path for _, path, _ in hub.asked)  # the base's own was never fetched
+
+
 def test_a_base_whose_training_adapter_failed_is_repaired(workspace: Workspace, hub: Hub) -> None:
     job = Job(workspace, hub.address)
     adapter = hub.repos.pop("somebody/adapter")
@@ -236,6 +252,11 @@ def test_a_disk_that_is_too_small_is_said_before_the_first_byte(workspace: Works
     with pytest.raises(OutOfDisk, match="GiB are free"):
         job.run()
     assert not any("resolve" in path for _, path, _ in hub.asked)
+    # Without an adapter nothing but the index, which says what there would be to fetch.
+    job.params["training_repo"] = None
+    with pytest.raises(OutOfDisk, match="GiB are free"):
+        job.run()
+    assert {path.rsplit("/", 1)[-1] for _, path, _ in hub.asked if "resolve" in path} == {"model_index.json"}
 
 
 def test_a_licence_to_accept_is_said(workspace: Workspace, hub: Hub) -> None:
