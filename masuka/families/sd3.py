@@ -99,6 +99,7 @@ TURBO = Entry(
     id="sd35-large-turbo",
     title="Stable Diffusion 3.5 Large Turbo",
     repo="stabilityai/stable-diffusion-3.5-large-turbo",
+    revision="ec07796fc06b096cc56de9762974a28f4c632eda",
     licence=_LICENCE,
     tier="high",
     size_gib=25.7,

@@ -121,6 +121,7 @@ NOOB = Entry(
     id="noobai-xl",
     title="NoobAI XL 1.0",
     repo="Laxhar/noobai-XL-1.0",
+    revision="70dee4d903b83cc6d1e8d12e65051cfdbcf54ab3",
     licence=f"{_FAIR}, with a ban on commercial use",
     size_gib=6.7,
     about="Illustrious taught all of Danbooru and e621; takes tags.",

@@ -5,15 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers import ChromaTransformer2DModel
 from torch import Tensor
 
-from masuka.families.chroma import Chroma
+from masuka.families.chroma import HD, Chroma
 from tests.every_family import encoded, pipeline_of, tiny_folder
 
 FAMILY = Chroma()
 SHORT, LONG = "robot", "a red robot at night"
 NOISY = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
 LEVELS = torch.tensor([0.3, 0.8])
+
+
+def test_the_size_is_that_of_the_published_configuration() -> None:
+    """Memory is estimated from it; built on the meta device, nothing is allocated."""
+    with torch.device("meta"):
+        model = ChromaTransformer2DModel()
+    assert HD.size is not None
+    assert sum(p.numel() for p in model.parameters()) == HD.size.denoiser
 
 
 def denoiser() -> Any:

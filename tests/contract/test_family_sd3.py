@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import SD3Transformer2DModel
 
 from masuka.families import flow
-from masuka.families.sd3 import MEDIUM, TURBO, Sd3
+from masuka.families.base import Entry
+from masuka.families.sd3 import LARGE, MEDIUM, TURBO, Sd3
 from tests.every_family import arguments_for, encoded, pipeline_of, tiny_folder
 
 FAMILY = Sd3()
+
+
+@pytest.mark.parametrize(
+    ("entry", "heads", "dual", "places"), [(MEDIUM, 24, tuple(range(13)), 384), (LARGE, 38, (), 192)]
+)
+def test_sizes_are_those_of_the_published_configurations(
+    entry: Entry, heads: int, dual: tuple[int, ...], places: int
+) -> None:
+    """Memory is estimated from them; built on the meta device, nothing is allocated."""
+    with torch.device("meta"):
+        model = SD3Transformer2DModel(
+            num_layers=heads, num_attention_heads=heads, attention_head_dim=64, in_channels=16, out_channels=16,
+            joint_attention_dim=4096, caption_projection_dim=64 * heads, pooled_projection_dim=2048,
+            pos_embed_max_size=places, dual_attention_layers=dual, qk_norm="rms_norm",
+        )  # fmt: skip
+    assert entry.size is not None
+    assert sum(p.numel() for p in model.parameters()) == entry.size.denoiser
+    assert (entry.size.width, entry.size.blocks) == (64 * heads, heads)
 
 
 def test_noise_levels_are_moved_as_the_scheduler_moves_them() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from masuka.families import FAMILIES, ddpm, edm
 from masuka.families.sdxl import Sdxl, SdxlEdm, SdxlVelocity
+from masuka.families.sdxl_bases import SIZE
 from tests.every_family import (
     arguments_for,
     encoded,
@@ -85,6 +87,23 @@ def test_min_snr_weighs_the_error_of_the_picture_whatever_is_predicted(kind: Any
     data = edm.DEVIATION**2 if kind is edm else 1.0
     wanted = kind.snr(LEVELS).double().clamp(max=5.0) * error / data
     torch.testing.assert_close(kind.min_snr(LEVELS, 5.0).double(), wanted, rtol=1e-3, atol=1e-6)
+
+
+def test_sizes_are_those_of_the_published_configuration() -> None:
+    """Memory is estimated from them; built on the meta device, nothing is allocated."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            sample_size=128, block_out_channels=(320, 640, 1280), transformer_layers_per_block=(1, 2, 10),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=(5, 10, 20), cross_attention_dim=2048, use_linear_projection=True,
+            addition_embed_type="text_time", addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )  # fmt: skip
+    assert sum(p.numel() for p in unet.parameters()) == SIZE.denoiser
+    names = {name for name, layer in unet.named_modules() if isinstance(layer, torch.nn.Linear)}
+    attended = [name for name in names if re.fullmatch(Sdxl.lora_targets["attention"], name)]
+    assert len(attended) == 70 * 8
 
 
 def test_a_base_draws_by_its_familys_schedule_whatever_its_folder_names() -> None:

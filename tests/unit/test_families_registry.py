@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,26 @@ def test_the_built_in_bases_are_there_and_pocket_is_first() -> None:
     assert BASES[0] == pocket.MODEL_ID
     assert {"flux1-schnell", "flux1-dev"} <= set(BASES)
     assert len(BASES) == len(set(BASES))
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_every_base_says_what_people_and_other_tools_ask(base: str) -> None:
+    """The page, the estimates and the headers of LoRA files are made of these facts."""
+    family, entry = family_of(base)
+    assert re.fullmatch(r"[a-z0-9.-]+", base)  # a person's own base is named behind a plus
+    assert entry.title and entry.licence and entry.about.endswith(".")
+    assert entry.architecture and entry.kohya_version
+    if entry.folder is None:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+", entry.repo) and entry.size_gib > 1
+        assert entry.revision is None or re.fullmatch(r"[0-9a-f]{40}", entry.revision)
+        size = entry.size
+        assert size is not None and min(size.denoiser, size.text_encoders, size.autoencoder) > 10_000_000
+        assert size.width * size.blocks > 0 and size.largest_text_encoder <= size.text_encoders
+        # Weights in 16 bits, at least one of these a base has, take two bytes a parameter.
+        assert entry.size_gib * 2**30 > 2 * size.denoiser
+    guidance = draw_limits_of(base)["guidance_scale"]
+    assert (entry.guidance == "none") == (guidance.minimum == guidance.maximum), "where nothing leads, one value"
+    assert family.denoiser_part in ("unet", "transformer")
 
 
 def test_names_that_are_not_known_are_refused() -> None:
