@@ -284,7 +284,7 @@ class Training:
                 sweep_id=sweep_id,
                 estimate=forecast.as_row(self._planning.machine()),
             )
-            more = {} if begin is None else {"begin": str(_taken_along(begin, self._folder(run.id)))}
+            more = {} if begin is None else {"begins_with": str(_taken_along(begin, self._folder(run.id)))}
             return self._queued(run, planned, learnt, key, name=name, more=more)
 
     def _queued(
@@ -375,7 +375,7 @@ def _must_have_shape(config: Mapping[str, Any], wanted: TrainImage) -> None:
 
 def _taken_along(checkpoint: Path, folder: Path) -> Path:
     """The weights of the checkpoint in the new run's folder: the old one's may be rotated away."""
-    target = folder / "begin"
+    target = folder / "begins_with"
     target.mkdir(parents=True, exist_ok=True)
     for file in checkpoint.glob("*.safetensors"):
         if file.stem in ("adapter", "average"):

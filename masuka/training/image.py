@@ -34,6 +34,7 @@ from masuka.training.pictures import check_pictures
 from masuka.training.plan import Plan, plan_of
 from masuka.training.quick import keep_freed_memory
 from masuka.training.randomness import own_randomness
+from masuka.training.ranks import together
 from masuka.training.samples import Sample, Sampler, texts_for
 from masuka.training.scoring import judges_of
 from masuka.training.validation import Validator, held_out, parted
@@ -56,7 +57,8 @@ def run(params: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     with plain_errors(), logged(plan, reporter) as reporter, own_randomness(plan.request.seed):
         training = prepare(plan, reporter, params.get("judges") or {})
         steps_before = len(training.losses)
-        training.run()
+        with together(plan, params, reporter) as training.learner.ranks:
+            training.run()
         exported = training.finish()
     return {
         "file": str(exported.file),
@@ -198,8 +200,9 @@ class Training:
             weight = self._assessor.find_weight(self._learner, step)
         self._reporter.stage("Saving")
         exported = export(
-            self._plan, self._learner, self._samples(step), losses=self.losses[:step], started_at=self._started_at
-        )
+            self._plan, self._learner, self._samples(step), losses=self.losses[:step],
+            started_at=self._started_at, weight=weight,
+        )  # fmt: skip
         self._assessor.tell_report(len(self.losses), step, weight, self._stopped)
         shutil.rmtree(self._plan.run_folder / CACHES, ignore_errors=True)
         about = dict(exported.about)

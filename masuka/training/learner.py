@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from accelerate import Accelerator
@@ -39,6 +39,7 @@ from masuka.training.optimizers import (
 from masuka.training.plan import Plan
 from masuka.training.quick import plain_attention
 from masuka.training.randomness import random_state, restore_random_state
+from masuka.training.ranks import Ranks
 from masuka.training.room import Room
 
 DENOISER, TEXT = "denoiser", "text"
@@ -71,6 +72,8 @@ class Learner:
         self._plan, self._lessons, self._reporter = plan, lessons, reporter
         self._objective = Objective.of(plan.family, plan.request)
         self._adapted: list[str] = []
+        self.ranks: Ranks | None = None
+        """The processes that learn together, once there are several."""
         self.whole_step: int | None = 0
         """The steps that the weights hold; None while the optimiser changes them."""
         self.text_encoder = text_encoder
@@ -103,8 +106,10 @@ class Learner:
 
         Raises TrainingError for a loss that is not finite; nothing may be saved after that.
         """
+        if self.ranks is not None:
+            self.ranks.announce(step)
         self._lessons.next(step)
-        losses = self._gradients_in_room(step)
+        losses = self._added_up(self._gradients_in_room(step))
         rate = learning_rate_of(self._optimizer)
         norm = self._accelerator.clip_grad_norm_([self.weights.master], self._plan.request.max_grad_norm)
         self.whole_step = None
@@ -119,6 +124,19 @@ class Learner:
         self._must_be_finite(step, sum(by_kind), norm_now)
         loss, beside = by_kind[0], dict(zip(list(losses)[1:], by_kind[1:], strict=True))
         return Measured(loss, norm_now, rate, self._lessons.epoch, beside)
+
+    def _added_up(self, losses: dict[Kind, Tensor]) -> dict[Kind, Tensor]:
+        """The losses of all processes, whose gradients each has now."""
+        if self.ranks is None:
+            return losses
+        request = self._plan.request
+        wanted = {"class": request.class_preservation > 0, "prior": bool(self._plan.prior), "picture": True}
+        kinds: list[Kind] = [kind for kind in get_args(Kind) if wanted[kind]]
+        zero = self.weights.master.new_zeros(())
+        told = torch.stack([losses.get(kind, zero).to(zero) for kind in kinds])
+        assert self.weights.master.grad is not None
+        self.ranks.add_up(self.weights.master.grad, told)
+        return dict(zip(kinds, told, strict=True))
 
     def _gradients_in_room(self, step: int) -> dict[Kind, Tensor]:
         """The step's gradients; when memory runs out, with less of it and the same result."""

@@ -74,9 +74,9 @@ class Lessons:
         self._prior_batches = [] if self._prior_order is None else self._prior_order.next()
 
     def taken(self, at_once: int) -> Iterator[Lesson]:
-        """The step's lessons, of at most so many pictures each."""
+        """This process's share of the step's lessons, of at most so many pictures each."""
         request, step, share = self._plan.request, self._step, 1 / self._count
-        for batch in divided(self._batches, at_once):
+        for batch in self._shared(self._batches, at_once):
             micro = self._pictures.batches.at(step, batch)
             yield Lesson("picture", micro, share, step_seed(request.seed, step, -1 - batch.first))
             if request.class_preservation:
@@ -87,11 +87,17 @@ class Lessons:
                 )
                 seed = step_seed(f"{request.seed}/class", step, -1 - batch.first)
                 yield Lesson("class", alone, share * request.class_preservation, seed)
-        for batch in divided(self._prior_batches, at_once):
+        for batch in self._shared(self._prior_batches, at_once):
             assert self._prior is not None
             micro = self._prior.batches.at(step, batch)
             seed = step_seed(f"{request.seed}/prior", step, -1 - batch.first)
             yield Lesson("prior", micro, share * request.prior_weight, seed)
+
+    def _shared(self, batches: list[Batch], at_once: int) -> list[Batch]:
+        """What of the step this process computes; all do the same number where they can."""
+        request = self._plan.request
+        mine = divided(batches, request.batch_size)[self._plan.rank :: request.processes]
+        return divided(mine, at_once)
 
 
 def texts_beside(plan: Plan) -> list[str]:

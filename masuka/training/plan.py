@@ -171,7 +171,7 @@ def plan_of(params: Mapping[str, Any]) -> Plan:
         prior=tuple(
             pictures_of({**params, "pictures": params.get("prior_pictures") or ()}, words["class_word"])
         ),
-        begin=Path(params["begin"]) if params.get("begin") else None,
+        begin=Path(params["begins_with"]) if params.get("begins_with") else None,
         run_id=params.get("run_id"),
         character_id=params.get("character_id"),
         run_folder=Path(params["run_folder"]),

@@ -164,7 +164,7 @@ def test_a_branch_begins_with_what_the_checkpoint_had_learnt(studio: Studio, fin
     run = studio.training.run(job.run_id)
     assert run.parent_id == finished
     assert run.config["learning_rate"] == 1e-6
-    begun = Path(job.params["begin"]) / "adapter.safetensors"
+    begun = Path(job.params["begins_with"]) / "adapter.safetensors"
     parent = studio.workspace.runs / f"{finished:05d}" / "checkpoints" / "step-00000005"
     assert begun.read_bytes() == (parent / "adapter.safetensors").read_bytes()
     studio.jobs.wait(job)
