@@ -250,7 +250,7 @@ def apply_quiet_environment(workspace: Workspace) -> None:
 
 
 def keep_trackio_here(folder: Path) -> None:
-    """Makes trackio write into that folder and nowhere else; call it before importing it."""
+    """Makes trackio write into that folder alone; call it before importing it."""
     for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRACKIO_DATASET_ID"):
         os.environ.pop(name, None)
     os.environ["TRACKIO_DIR"] = str(folder)

@@ -59,7 +59,7 @@ def export_checkpoint(
     later: Later = False,
     as_json: bool = False,
 ) -> Answer:
-    """Makes a LoRA of a checkpoint that is still there, beside the one of the training."""
+    """Makes a LoRA of a checkpoint, beside the one that the training made."""
     job = studio.reports.export(run_id, step)
     if not later:
         job = show.run(studio, job, quiet=as_json)

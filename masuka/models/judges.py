@@ -20,7 +20,7 @@ LIKENESS, PROMPT = "likeness", "prompt"
 
 
 def folders(models: Path) -> dict[str, str | None]:
-    """What tells likeness and what tells prompt following, as a worker is told; None: not here."""
+    """What tells likeness and prompts, as a worker is told; None: not here."""
     return {
         LIKENESS: str(embedding.folder_in(models)) if embedding.is_here(models) else None,
         PROMPT: str(folder_in(models)) if is_here(models) else None,
@@ -28,7 +28,7 @@ def folders(models: Path) -> dict[str, str | None]:
 
 
 def folder_in(models: Path) -> Path:
-    """Where the model that compares pictures with sentences lies once it was downloaded."""
+    """Where the model that compares pictures with sentences lies."""
     return models / REPO.rsplit("/", 1)[-1]
 
 
@@ -38,7 +38,7 @@ def is_here(models: Path) -> bool:
 
 
 def missing(models: Path) -> dict[str, tuple[str, float, dict[str, Any]]]:
-    """What is not here yet, by what it tells: (title, GiB, params of its `download_model` job)."""
+    """What is not here, by what it tells: (title, GiB, params of its download)."""
     own = {
         "repo": REPO, "revision": REVISION, "folder": str(folder_in(models)), "patterns": list(PATTERNS),
         "size_gib": SIZE_GIB,

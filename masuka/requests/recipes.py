@@ -22,7 +22,7 @@ _HEAD = "# A recipe of MASUKA. Train by it with: masuka train recipe THIS-FILE -
 
 
 def recipe_of(config: Mapping[str, Any], *, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe of a training with these settings; `about` is for people and is not read back."""
+    """The recipe of these settings; `about` is for people and is not read back."""
     settings = {name: value for name, value in config.items() if name not in OF_THE_WORKSPACE}
     return {"recipe": FORMAT, "about": dict(about), "settings": settings}
 

@@ -119,14 +119,14 @@ class Reports:
         )
 
     def differences(self, run_ids: Sequence[int]) -> list[Difference]:
-        """The settings in which these trainings differ, in the form's order; raises NotFound."""
+        """The settings in which trainings differ, in the form's order; may raise NotFound."""
         found = [self._training.run(run_id) for run_id in run_ids[:MOST_COMPARED]]
         named = [name for name in TrainImage.model_fields if name not in _ALWAYS_DIFFERENT]
         rows = [Difference(name, tuple(run.config.get(name) for run in found)) for name in named]
         return [row for row in rows if any(value != row.values[0] for value in row.values)]
 
     def environment(self, run_id: int) -> dict[str, str]:
-        """The versions, device and precision that made the training's LoRA; {} before it is there."""
+        """The versions, device and precision that made the LoRA; {} before it is there."""
         for model in self._made_of(self._training.run(run_id)):
             sidecar = self._context.workspace.resolve(model.path).parent / SIDECAR
             if sidecar.is_file():
@@ -150,7 +150,7 @@ class Reports:
     def train_by(
         self, recipe: str, *, dataset_id: int, key: str | None = None, **values: Any
     ) -> Job:
-        """The queued training by a recipe's text, of this data set; `values` change settings.
+        """The queued training of a set by a recipe's text; `values` change settings.
 
         Raises InvalidInput for what is no recipe or out of the base's range.
         """

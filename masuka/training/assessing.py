@@ -73,7 +73,7 @@ class Assessor:
         return best.best_of(self._scores.until(step))
 
     def find_weight(self, learner: Learner, step: int) -> float | None:
-        """The best weight of the LoRA that the learner holds now, by a small grid; None: not told."""
+        """The best weight of the LoRA held now, by a small grid; None: not told."""
         if self._judges is None or not self._weighed:
             return None
         with self._measuring():

@@ -30,7 +30,7 @@ _RISEN = 0.05
 
 @dataclass(frozen=True)
 class Scored:
-    """What was measured after `step` steps with the LoRA at `weight`, by the scores' names."""
+    """What was measured after `step` steps at `weight`, by the scores' names."""
 
     step: int
     weight: float
@@ -38,7 +38,7 @@ class Scored:
 
 
 class Scores:
-    """Every score of a run, in a file that appears whole; the same step and weight is replaced."""
+    """Every score of a run, in a file; the same step and weight is replaced."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -95,7 +95,7 @@ def best_weight_of(scores: Sequence[Scored]) -> float | None:
 
 
 def overfit(scores: Sequence[Scored], without: Scored | None, *, held: bool) -> str:
-    """One sentence with its figures where the training learnt too much; '' where nothing says so.
+    """One sentence with figures where too much was learnt; '' where it was not.
 
     Validation tells it only where the measured pictures were not learnt from (`held`).
     """

@@ -68,7 +68,7 @@ class _Weights:
 
 @dataclass(frozen=True)
 class AsLearnt:
-    """What a checkpoint made, as `export` takes it from a learner: nothing of it learns any more."""
+    """What a checkpoint made, as `export` takes it from a learner; learns no more."""
 
     weights: _Weights
     denoiser: nn.Module

@@ -33,7 +33,7 @@ class Siglip:
 
     @torch.inference_mode()
     def follows(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:
-        """One cosine for each picture and its prompt; a picture is squeezed into the square."""
+        """One cosine for each picture and its prompt; pictures become squares."""
         tokens = self._tokens(
             [_plain(prompt) for prompt in prompts], padding="max_length", max_length=TEXT_TOKENS,
             truncation=True, return_tensors="pt",

@@ -52,7 +52,7 @@ class TensorBoard:
 
 
 class Trackio:
-    """A project of one run in `<run folder>/trackio`; `trackio show` reads it from there."""
+    """A project of one run in `<run folder>/trackio`, for `trackio show`."""
 
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any]) -> None:
         keep_trackio_here(folder / "trackio")
@@ -75,7 +75,7 @@ class Trackio:
 
 @contextmanager
 def logged(plan: Plan, reporter: Reporter) -> Iterator[Reporter]:
-    """The reporter, which within it also writes figures and scores where the request says.
+    """The reporter, which also writes figures and scores where the request says.
 
     Raises InvalidInput where that program is not installed.
     """

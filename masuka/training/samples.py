@@ -55,7 +55,7 @@ class Shot:
 
 
 def shots_of(plan: Plan) -> list[Shot]:
-    """What is drawn for every score: JUDGED pictures of the sample prompts at fixed seeds."""
+    """What is drawn for a score: JUDGED pictures of the prompts at fixed seeds."""
     prompts = plan.sample_prompts[:JUDGED]
     if not prompts:
         return []
@@ -86,7 +86,7 @@ class Sampler:
         return drawn if all(sample.file.exists() for sample in drawn) else []
 
     def judged(self, learner: Learner, shots: list[Shot], *, weight: float = 1.0) -> list[Image.Image]:
-        """The shots as pictures, in few steps; they are compared with each other, not looked at."""
+        """The shots as pictures, in few steps: they are compared, not looked at."""
         with learner.as_peft(), learner.at_weight(weight):
             pipeline = live_pipeline(self._plan, learner.denoiser)
             pictures = []

@@ -41,14 +41,14 @@ class Embedder(Protocol):
 
 
 class Reader(Protocol):
-    """Tells how well each picture shows what its prompt says; None where it cannot tell."""
+    """Tells how well each picture shows its prompt; None where it cannot tell."""
 
     def follows(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]: ...
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Who judges: `likeness` who is shown, `variety` the whole picture, `prompt` what it shows."""
+    """Who judges: who is shown, the whole picture, and what it shows."""
 
     likeness: Embedder
     variety: Embedder
@@ -85,7 +85,7 @@ class PocketScenes:
 
 
 def judges_of(plan: Plan, tools: Mapping[str, Any]) -> tuple[Judges | None, str]:
-    """(who judges this training's samples, '') or (None, a sentence that says why nobody does).
+    """(who judges the samples, '') or (None, a sentence that says why nobody does).
 
     `tools` are the folders of downloaded judges, by 'likeness' and 'prompt'.
     """
@@ -135,7 +135,7 @@ def likeness(drawn: Vectors, pictures: Vectors) -> float:
 
 
 def variety(drawn: Vectors) -> float | None:
-    """The mean distance (1 − cosine) of every two drawn pictures; None for fewer than two."""
+    """The mean distance (1 − cosine) of every two drawn; None for fewer than two."""
     if len(drawn) < 2:
         return None
     cosines = _unit(drawn) @ _unit(drawn).T

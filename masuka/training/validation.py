@@ -28,7 +28,7 @@ MEASURED_PER_BAND = 12
 
 
 def held_out(names: Sequence[str], share: float, seed: int) -> tuple[int, ...]:
-    """The places of the pictures that are only measured, in order; () for a share of 0.
+    """The places of the pictures that are only measured; () for a share of 0.
 
     At least one picture and never all; copies of one picture, known by their name (SHA-256),
     stay together. The same names, share and seed give the same choice whatever their order.
@@ -55,7 +55,7 @@ def parted(latents: Latents, held: Sequence[int]) -> tuple[Latents, Latents]:
 
 @dataclass(frozen=True)
 class _Look:
-    """One prediction to be measured: a row of a bucket, at which noise level, with which noise."""
+    """One prediction to be measured: a row of a bucket, its noise level and noise."""
 
     band: str
     bucket: int
@@ -90,7 +90,7 @@ class Validator:
         return {"validation": whole, **{f"validation_{band}": mean for band, mean in means.items()}}
 
     def _batches(self) -> list[list[_Look]]:
-        """Looks of one band and bucket together, no more than a step of the training takes."""
+        """Looks of one band and bucket together, as many as a training step takes."""
         batches: list[list[_Look]] = []
         for look in sorted(self._looks, key=lambda look: (look.band, look.bucket)):
             last = batches[-1] if batches else []

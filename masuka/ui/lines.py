@@ -29,7 +29,7 @@ class Line:
 def lines_chart(
     lines: Sequence[Line], *, label: str, last_step: int, best_step: int | None = None, level: float | None = None
 ) -> str:
-    """The lines over the steps, '' without any; `level` is what the base alone reaches.
+    """The lines over the steps, '' without any; `level` is the base alone.
 
     The best step is marked by an upright line. At most MOST_LINES are drawn.
     """

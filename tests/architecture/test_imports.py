@@ -207,8 +207,11 @@ REQUIRED_BY_NAME = {
     "annotated_types": "pydantic", "pydantic_core": "pydantic", "starlette": "gradio", "fastapi": "gradio",
     "uvicorn": "gradio", "tokenizers": "transformers", "numpy": "diffusers", "tqdm": "huggingface_hub",
     "httpx": "gradio", "argon2": "argon2-cffi", "cv2": "opencv-python-headless", "pi_heif": "pi-heif",
+    "yaml": "pyyaml",
 }  # fmt: skip
 """Import name to the line of requirements.txt that brings it."""
+OPTIONAL = frozenset({"trackio"})
+"""What is used only where a person has installed it; its absence is said before the start."""
 
 
 def test_what_is_imported_is_required() -> None:
@@ -220,7 +223,7 @@ def test_what_is_imported_is_required() -> None:
     for module in modules():
         for found in imports(module):
             library = found.name.split(".")[0]
-            if library in sys.stdlib_module_names or library in ("masuka", "app", "IPython", "google"):
+            if library in sys.stdlib_module_names or library in ("masuka", "app", "IPython", "google") or library in OPTIONAL:
                 continue
             required = REQUIRED_BY_NAME.get(library, library).lower()
             assert required in listed, f"{module.where}:{found.line} imports {library}, which is not required"
