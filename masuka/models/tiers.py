@@ -42,7 +42,7 @@ DEFAULT: dict[str, Any] = {
             "train": ["flux2-klein-base-4b", "sdxl", "zimage", "sd35-medium", "illustrious-xl"],
         },
         {
-            "name": "24 GB GPU", "vram_gib": 21, "ram_gib": 24,
+            "name": "24 GB GPU", "vram_gib": 21, "ram_gib": 20,
             "draw": ["zimage-turbo", "flux1-schnell", "flux2-klein-4b", "chroma1-hd", "sdxl"],
             "train": ["flux1-schnell", "zimage", "flux2-klein-base-4b", "flux1-dev", "sd35-large", "sdxl"],
         },

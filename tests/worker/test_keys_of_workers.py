@@ -57,6 +57,7 @@ def test_only_what_asks_outside_gets_a_key() -> None:
         "fetch_base": ("CIVITAI_API_KEY",),
         "fetch_lora": ("CIVITAI_API_KEY",),
         "import_hub": ("HF_TOKEN",),
+        "push_adapter": ("HF_TOKEN",),
         "push_dataset": ("HF_TOKEN",),
         "ask_captions": ("OPENAI_API_KEY", "TOGETHER_API_KEY", "HF_TOKEN"),
     }
