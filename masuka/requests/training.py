@@ -88,8 +88,9 @@ class TrainImage(Request):
         "attention_and_mlp", help="Which layers of the model get an adapter.", group="Model"
     )
     blocks: Annotated[str, AfterValidator(_clean_blocks)] = field(
-        "", label="Only these blocks", help="Numbers as 7-12, 20; empty: all.", group="Model"
-    )
+        "", label="Only these blocks",
+        help="Numbers as 7-12, 20, counted from 0 through all of the base's blocks; empty: all.", group="Model",
+    )  # fmt: skip
     train_text_encoder: bool = field(
         False, help="Also adapt the CLIP text encoder; its embeddings are then not cached.", group="Model"
     )
@@ -230,4 +231,10 @@ class TrainImage(Request):
                 f"The warm-up takes {self.lr_warmup_steps:,} steps and the training only {self.steps:,}.",
                 f"Set the warm-up to {self.steps:,} or fewer, or train for longer.",
                 field="lr_warmup_steps",
+            )
+        if self.method == "lokr" and self.quantize != "none":
+            raise InvalidInput(
+                "A LoKr cannot learn on a quantised base.",
+                "Choose lora or dora, or do not quantise.",
+                field="method",
             )

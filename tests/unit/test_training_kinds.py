@@ -64,8 +64,7 @@ def test_the_file_of_each_kind_adds_what_was_learnt(trained: Any) -> None:
     pipeline.load_lora_weights(result["file"], adapter_name="x")
     for module, leaves in layers_of(learnt).items():
         weight = before.get_submodule(module).weight.detach()
-        named = {leaf: tensor for leaf, tensor in leaves.items()}
-        wanted = factors.delta(named, weight) * scale
+        wanted = factors.delta(leaves, weight) * scale
         layer = pipeline.transformer.get_submodule(module)
         layer.merge(adapter_names=["x"])
         found = layer.base_layer.weight.detach() - weight
@@ -126,3 +125,8 @@ def test_only_a_plain_lora_without_dropout_runs_lean(values: dict[str, Any]) -> 
     module = denoiser()
     inject(module, asked(**values), FLUX.lora_targets["attention"])
     assert len(LeanLayers(module, torch.float32)) == 0
+
+
+def test_a_lokr_on_a_quantised_base_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="A LoKr cannot learn on a quantised base"):
+        asked(method="lokr", quantize="nf4")
