@@ -31,11 +31,14 @@ def train_image(
     if later:
         return Answer({"job": job}, f"Job {job.id}: {job.title} is {job.state}.")
     job = show.run(studio, job, quiet=as_json)
-    adapter = next(a for a in studio.models.adapters() if a.run_id == job.run_id)
+    adapter = next((a for a in studio.models.adapters() if a.run_id == job.run_id), None)
+    report = {} if job.run_id is None else studio.training.run(job.run_id).report
+    said = [*report.get("sentences", []), *filter(None, [report.get("overfit")])]
+    if adapter is None:  # a whole model is a base, which `masuka models list` shows
+        return Answer({"job": job, "report": report}, "\n".join([f"Job {job.id}: {job.title} is {job.state}.", *said]))
     file = studio.workspace.resolve(adapter.path)
-    return Answer(
-        {"job": job, "adapter": adapter, "file": file}, f"LoRA {adapter.id}: {adapter.name}\n{file}"
-    )
+    text = "\n".join([f"LoRA {adapter.id}: {adapter.name}", str(file), *said])
+    return Answer({"job": job, "adapter": adapter, "file": file, "report": report}, text)
 
 
 @command(train_group, "list")

@@ -300,6 +300,45 @@ def test_what_a_prompt_names_is_read_and_compared() -> None:
     assert judge.follows([picture, picture], [caption, "nothing of it"]) == [1.0, None]
 
 
+@pytest.fixture(scope="module")
+def models_that_judge(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """DINOv2 and SigLIP with random weights, saved as their repositories are."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import Dinov2Config, Dinov2Model, SiglipConfig, SiglipModel
+
+    torch.manual_seed(1)
+    root = tmp_path_factory.mktemp("judges")
+    looking = Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=224, patch_size=56)
+    Dinov2Model(looking).save_pretrained(root / "dino")
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**small, "vocab_size": 8, "max_position_embeddings": 64, "projection_size": 16}
+    SiglipModel(
+        SiglipConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 16})
+    ).save_pretrained(root / "siglip")
+    words = {"</s>": 0, "<unk>": 1, "red": 2, "blue": 3, "robot": 4}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(root / "siglip" / "tokenizer.json"))
+    return {"likeness": str(root / "dino"), "prompt": str(root / "siglip")}
+
+
+def test_downloaded_models_judge_other_bases(tmp_path: Path, models_that_judge: dict[str, str]) -> None:
+    params = train_params(tmp_path, sample_every=5)
+    params["base"]["id"] = "flux1-dev"
+    plan = plan_of(params)
+    judges, why = scoring.judges_of(plan, models_that_judge)
+    assert judges is not None and why == "" and "SigLIP" in judges.about and "DINOv2" in judges.about
+    pictures = [picture for picture, _ in character_set(7, 2)]
+    prompts = ["A red robot!", "a red robot"]
+    found = scoring.scores_of(judges, pictures, prompts, scoring.compared(plan, judges.likeness))
+    assert set(found) == {"likeness", "variety", "prompt"}
+    assert judges.prompt is not None
+    same, again, other = judges.prompt.follows([pictures[0]] * 3, [*prompts, "blue"])
+    assert same is not None and same == again != other and -1 <= same <= 1
+    alone, _ = scoring.judges_of(plan, {"likeness": models_that_judge["likeness"], "prompt": None})
+    assert alone is not None and alone.prompt is None and "not measured" in alone.about
+
+
 def test_without_a_judge_it_is_said_why(tmp_path: Path) -> None:
     plan = plan_of(train_params(tmp_path))
     assert scoring.judges_of(plan, {}) == (None, "Likeness is not measured, for no samples are drawn.")
