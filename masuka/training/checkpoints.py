@@ -40,7 +40,7 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The checkpoints of one run, of which the newest `keep` stay, and that of `best_step`.
+    """The checkpoints of one run: the newest `keep` stay, and that of `best_step`.
 
     `identity` is what must be the same for a checkpoint to be gone on from: base, pictures,
     captions, shape of the LoRA, optimiser.

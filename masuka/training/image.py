@@ -161,7 +161,7 @@ class Training:
         self._assess()
 
     def step(self) -> None:
-        """One optimiser step, reported; a checkpoint, its score and samples where they are due."""
+        """One optimiser step, reported; checkpoint, score and samples where due."""
         total = self._plan.request.steps
         started = time.perf_counter()
         measured = self._learner.step(len(self.losses))
