@@ -19,8 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from masuka.errors import InvalidInput
 from masuka.families.base import AdapterReport
-from masuka.families.keys import DOWN, MAGNITUDE, Convention, Names
-from masuka.families.keys_files import CLIP, METADATA_KEY, canonical, layers_of, widths_of, written
+from masuka.families.keys import DOWN, MAGNITUDE, UP, Convention, Names
+from masuka.families.keys_files import (
+    CLIP,
+    METADATA_KEY,
+    TEXT_MAGNITUDE,
+    canonical,
+    layers_of,
+    widths_of,
+    written,
+)
 from masuka.families.keys_tables import PLAIN, PLAIN_OF
 
 if TYPE_CHECKING:
@@ -102,6 +110,9 @@ def write(
     if chosen == "diffusers":
         # Kohya's readers find alpha in the tensors, and diffusers refuses both together.
         about[METADATA_KEY] = json.dumps(_stated(tensors), sort_keys=True)
+    elif chosen == names.primary == "native" and all(key.endswith((DOWN, UP)) for key in named):
+        # Fused layers have more ranks than others, which diffusers before 0.42 scales wrongly.
+        about[METADATA_KEY] = json.dumps(_stated(canonical(named, names, {})[0]), sort_keys=True)
     file.parent.mkdir(parents=True, exist_ok=True)
     staged = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
@@ -219,8 +230,13 @@ def _put(pipeline: Any, part: str, layers: Mapping[str, Tensor], name: str) -> N
     """Gives the layers to diffusers' own loader; not every pipeline's knows alphas."""
     kind, prefix = ("text_encoder", {"prefix": part}) if part.startswith("text_encoder") else (part, {})
     put = getattr(pipeline, f"load_lora_into_{kind}")
+    if prefix:
+        layers = {key.replace(f".{MAGNITUDE}", f".{TEXT_MAGNITUDE}"): t for key, t in layers.items()}
     alphas = {"network_alphas": None} if "network_alphas" in signature(put).parameters else {}
     given = {kind: getattr(pipeline, part), **alphas, **prefix}
+    if kind != "text_encoder" and all(key.endswith((DOWN, UP, MAGNITUDE)) for key in layers):
+        # Ranks that differ, as fused layers' do: diffusers before 0.42 guesses one scale for all.
+        given["metadata"] = _stated(layers)
     put(layers, **given, adapter_name=name, _pipeline=pipeline)
 
 

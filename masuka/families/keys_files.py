@@ -28,6 +28,8 @@ from masuka.families.keys import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+TEXT_MAGNITUDE = "lora_magnitude_vector.weight"
+"""The same leaf where transformers (5.23) loads it, which knows no other name."""
 METADATA_KEY = "lora_adapter_metadata"
 """Where diffusers looks for peft's configuration in a safetensors header."""
 CLIP = "text_model."
@@ -214,6 +216,8 @@ def _named(stem: str, leaves: Mapping[str, Tensor], convention: Convention) -> d
             made[f"{stem}.dora_scale"] = tensor.reshape(-1, 1)
             if convention != "diffusers":
                 continue
+            if stem.startswith("text_encoder"):
+                ending = TEXT_MAGNITUDE
         made[f"{stem}.{ending}"] = tensor
     if convention == "kohya" and DOWN in leaves:
         import torch

@@ -130,3 +130,21 @@ def test_only_a_plain_lora_without_dropout_runs_lean(values: dict[str, Any]) -> 
 def test_a_lokr_on_a_quantised_base_is_refused() -> None:
     with pytest.raises(InvalidInput, match="A LoKr cannot learn on a quantised base"):
         asked(method="lokr", quantize="nf4")
+
+
+def test_a_text_encoders_dora_is_loaded_whole(tmp_path: Path) -> None:
+    """Here and by the stock pipeline: transformers drops magnitudes under peft's own name."""
+    params = train_params(tmp_path, method="dora", train_text_encoder=True, steps=2, layers="attention")
+    result = Job(tmp_path).run(params)
+    assert result["applied"] == result["total"]
+    checkpoint = load_file(max(Path(params["run_folder"], "checkpoints").glob("step-*")) / "adapter.safetensors")
+    magnitudes = {k: v for k, v in checkpoint.items() if k.startswith("text:") and "magnitude" in k}
+    assert magnitudes
+    ours, theirs = tiny_pipeline(), tiny_pipeline()
+    FLUX.load_adapter(ours, Path(result["file"]), "x")
+    theirs.load_lora_weights(result["file"], adapter_name="x")
+    for pipeline in (ours, theirs):
+        loaded = dict(pipeline.text_encoder.named_parameters())
+        for name, learnt in magnitudes.items():
+            key = name.removeprefix("text:").replace("magnitude_vector.", "magnitude_vector.x.")
+            torch.testing.assert_close(loaded[key].detach(), learnt, rtol=0, atol=1e-6)
