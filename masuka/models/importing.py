@@ -44,6 +44,8 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
             place.mkdir(parents=True, exist_ok=True)
             about = _ways()[params["how"]](params, place, reporter)
             finish(place, {**about, "bytes": size_bytes(place), "source": params["said"]})
+            if params.get("forget"):
+                Path(params["source"]).unlink()
     return {"folder": str(place), "bytes": size_bytes(place)}
 
 

@@ -115,7 +115,8 @@ class Sources:
     def add_path(self, path: str | Path, *, name: str = "", link: bool = False) -> Job:
         """The job that takes in a diffusers folder or a single safetensors file of this machine.
 
-        With `link` a folder's files stay where they are. Raises InvalidInput for what
+        With `link` a folder's files stay where they are; what was uploaded goes once it is
+        taken in. Raises InvalidInput for what
         nothing here can use, Conflict where a base of its kind has to be here first.
         """
         self._context.actor.must_own()
@@ -134,7 +135,8 @@ class Sources:
             must_have_room(source.name, size, self._context.workspace.models)
         title = name or source.stem
         base_id = self._new_id(found.entry, title)
-        params = {**how, "source": str(source), "said": source.name}
+        sent = source.is_relative_to(self._context.workspace.uploads.resolve())
+        params = {**how, "source": str(source), "sources": [str(source)], "forget": sent, "said": source.name}
         config = {
             "kind": "import_base", "params": {**self._place(found.entry, base_id), **params}, "licence": "",
             "commercial": None, "size_gib": size / GIB, "said": source.name,

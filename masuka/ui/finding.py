@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from masuka.errors import InvalidInput
 from masuka.models import licences
 from masuka.models.search import Offer
 from masuka.studio import Studio
 from masuka.ui.forms import form
 from masuka.ui.kit import Outcome, Payload, Region, values_of
 from masuka.ui.markup import attributes, button, card, chip, empty, esc, facts
+from masuka.ui.uploads import batch_folder
 from masuka.ui.view import View
 from masuka.ui.words import gib, number
 
@@ -65,6 +67,12 @@ def draw_own(studio: Studio, view: View) -> str:
         + button("Look at it", "models-check", look="plain" if seen else "primary", form=REPO, name=f"{REPO}-go")
     )  # fmt: skip
     link = {"type": "checkbox", "role": "switch", "name": "link", "id": f"{PATH}-link"}
+    takes = "A base as a single safetensors file, as other tools keep it."
+    choose = {"type": "file", "accept": ".safetensors", "aria-label": "A base to add"}
+    drop = (
+        '<div class="drop slim full" data-upload="-1" data-upload-do="models-sent"><h3>Drop a safetensors file here, or choose it</h3>'
+        f'<p class="hint" data-upload-state data-idle="{takes}" aria-live="polite">{takes}</p><input{attributes(choose)}></div>'
+    )
     path = (
         _text(PATH, "path", "Folder or file on this machine", "models/my-film-look.safetensors")
         + _text(PATH, "name", "Name", "as the file is called")
@@ -80,7 +88,8 @@ def draw_own(studio: Studio, view: View) -> str:
     )
     return (
         card(form(REPO, repo, submit=f"{REPO}-go"), title="From Hugging Face")
-        + card(form(PATH, path, submit=f"{PATH}-go"), title="From this machine")
+        + card(drop, title="From your own machine")
+        + card(form(PATH, path, submit=f"{PATH}-go"), title="From the machine that masuka runs on")
         + card(form(CIVITAI, civitai, submit=f"{CIVITAI}-go"), title="From CivitAI")
     )
 
@@ -137,6 +146,16 @@ def on_add_path(studio: Studio, payload: Payload, view: View) -> Outcome:
         str(values.get("path", "")), name=str(values.get("name", "")), link=values.get("link") is True
     )
     return Outcome("It is being taken in.", clear=PATH, go={"section": None})
+
+
+def on_sent(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """The jobs that take in what was uploaded."""
+    files = sorted(f for f in batch_folder(studio, str(payload.get("batch", ""))).rglob("*") if f.is_file())
+    if not files:
+        raise InvalidInput("Nothing arrived.", "Choose the file again.")
+    for file in files:
+        studio.sources.add_path(file)
+    return Outcome("It is being taken in.", go={"section": None})
 
 
 def on_add_civitai(studio: Studio, payload: Payload, view: View) -> Outcome:
@@ -215,6 +234,7 @@ ACTIONS = {
     "check": on_check,
     "add-repo": on_add_repo,
     "add-path": on_add_path,
+    "sent": on_sent,
     "add-civitai": on_add_civitai,
     "add-lora": on_add_lora,
 }

@@ -25,6 +25,7 @@ ACTIONS: dict[str, Role] = {
     "models-add-repo": "owner",
     "models-add-path": "owner",
     "models-add-civitai": "owner",
+    "models-sent": "owner",
     "models-check": "owner",
     "models-detect": "viewer",
     "training-judges": "owner",

@@ -15,6 +15,8 @@ from masuka.ui.cards import UNFINISHED
 
 LARGEST_BYTES = 2 * 2**30
 """Of one file; a picture's own, smaller limit is the intake's to enforce."""
+LARGEST_MODEL_BYTES = 32 * 2**30
+"""Of a base as a single file; those that people exchange have 2 to 24 GB."""
 MOST_FILES = 20_000
 DEEPEST = 8
 """Folders inside each other, of a folder that was dropped whole."""
@@ -27,7 +29,7 @@ OUTGOING = "outgoing"
 """Where files are made that are sent once."""
 _ASKED = (
     "import_pictures", "import_links", "import_hub", "sample_pictures", "export_dataset", "push_dataset",
-    "edit_adapter",
+    "edit_adapter", "import_base",
 )  # fmt: skip
 """Jobs that find among the uploads what they are about."""
 _NOT_DONE = (*UNFINISHED, "failed", "cancelled")
@@ -55,14 +57,14 @@ async def receive(
         )
     within = batch_folder(studio, batch)
     file = _free(within, clean_filename(name), [clean_filename(part) for part in folder.split("/") if part])
-    size = 0
+    size, largest = 0, LARGEST_MODEL_BYTES if file.suffix == ".safetensors" else LARGEST_BYTES
     try:
         with file.open("wb") as out:
             async for chunk in body:
                 size += len(chunk)
-                if size > LARGEST_BYTES:
+                if size > largest:
                     raise InvalidInput(
-                        "The file is larger than 2 GiB.", "Split it, or put it on the machine."
+                        f"The file is larger than {largest // 2**30} GiB.", "Split it, or put it on the machine."
                     )
                 if shutil.disk_usage(within).free < ROOM_LEFT_BYTES:
                     raise OutOfDisk("The disk is nearly full.", "Free some space and try again.")

@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = catalogue.place_of("flux1-dev", workspace)
     shutil.copytree(tiny_folder(), folder)
     (folder / catalogue.FINISHED).write_text(json.dumps({"repo": "a/b", "commit": "c" * 40, "files": {}, "bytes": 1}))
-    save_file({n: t.clone() for n, t in tiny_pipeline().transformer.state_dict().items()}, home / "night.safetensors")
+    save_file({n: t.clone() for n, t in tiny_pipeline().transformer.state_dict().items()}, home / "Night.safetensors")
     with hub() as server, civitai() as there, pytest.MonkeyPatch.context() as patch:
         files = {f.relative_to(tiny_folder()).as_posix(): f.read_bytes() for f in tiny_folder().rglob("*") if f.is_file()}
         server.models[REPO] = {**files, "README.md": b"x" * 6 * 2**20}
@@ -99,9 +99,7 @@ def test_a_single_file_is_taken_in_and_offered_for_drawing(place: Place, visit: 
     page.locator("#models-path-path").fill("no-such.safetensors")
     page.locator("#models-path-go").click()
     expect(page.locator("#models-path-path-error")).to_contain_text("There is nothing at")
-    page.locator("#models-path-path").fill("night.safetensors")
-    page.locator("#models-path-name").fill("Night")
-    page.locator("#models-path-go").click()
+    page.locator("#page-models .drop input[type=file]").set_input_files(place.app.settings.workspace.root / "Night.safetensors")
     expect(page.locator("[data-base='flux1-dev+night']")).to_contain_text("on this machine")
     page.locator("[data-base='flux1-dev+night']").get_by_role("link", name="Draw").click()
     chosen = page.locator("#images-form-base")

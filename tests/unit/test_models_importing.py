@@ -19,6 +19,8 @@ from masuka.families.flux import DEV, SCHNELL
 from masuka.models import catalogue, recognising
 from masuka.models.loading import quiet_libraries
 from masuka.studio import Studio
+from masuka.ui import finding
+from masuka.ui.view import View
 from tests.single_files import flux_file, sdxl_file
 from tests.tiny_flux import tiny_folder, tiny_pipeline
 
@@ -126,6 +128,20 @@ def test_a_unet_alone_is_completed(studio: Studio, tmp_path: Path) -> None:
     folder = studio.models.base("sdxl+unet").folder
     assert folder is not None
     assert (folder / "text_encoder_2" / "model.safetensors").is_file()
+
+
+def test_an_uploaded_file_goes_once_it_is_taken_in(studio: Studio) -> None:
+    installed(studio, DEV.id, tiny_folder())
+    folder = studio.workspace.uploads / f"1-{'a' * 24}" / "sent-1"
+    folder.mkdir(parents=True)
+    save_file({n: t.clone() for n, t in tiny_pipeline().transformer.state_dict().items()}, folder / "Night.safetensors")
+    outcome = finding.on_sent(studio, {"batch": "a" * 24}, View(tab="models"))
+    assert outcome.go == {"section": None}
+    studio.jobs.wait(studio.jobs.list(kind="import_base")[0])
+    assert studio.models.must_be_installed("flux1-dev+night")
+    assert not list(folder.iterdir())
+    with pytest.raises(InvalidInput, match="Nothing arrived"):
+        finding.on_sent(studio, {"batch": "b" * 24}, View(tab="models"))
 
 
 def test_without_a_base_of_its_kind_a_file_waits(studio: Studio, tmp_path: Path) -> None:
