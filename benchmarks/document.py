@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import reliability
+from masuka.cli.planning import memory_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -28,7 +29,28 @@ Written by `python -m benchmarks document` from the results in [benchmarks/resul
 def text() -> str:
     """The whole file."""
     found = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
-    return "\n".join([HEAD, *(line for result in found for line in _result(result))]).rstrip() + "\n"
+    lines = [HEAD, *_memory(found), *(line for result in found for line in _result(result))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _memory(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What training each base takes: estimated, and measured where somebody measured it."""
+    yield "## VRAM"
+    yield ""
+    yield (
+        "**Estimated**, by the arithmetic that plans a training (`python -m masuka train memory`): a LoRA of rank "
+        "16, batch 1, AdamW, activations computed again, samples drawn; the peak of the hungriest phase with "
+        "0.7 GiB for CUDA. Where 512 and 1024 px are equal, the text encoders decide."
+    )
+    yield ""
+    yield memory_table()
+    yield ""
+    measured = [result for result in found if result["name"] == "training-gpu"]
+    for result in measured:
+        yield f"**Measured on** {result['machine'].get('gpu')}, {result['date'][:10]}: see training-gpu below."
+    if not measured:
+        yield "**Measured on** a GPU: nothing yet. `python -m benchmarks run training-gpu` measures it."
+    yield ""
 
 
 def _result(result: Mapping[str, Any]) -> Iterator[str]:

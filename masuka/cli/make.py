@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from masuka.cli import show
 from masuka.cli.command import Answer, command
 from masuka.families import FAMILIES
 from masuka.requests.images import DrawImages
+from masuka.requests.presets import PRESETS as TRAIN_PRESETS
 from masuka.requests.training import TrainImage
 from masuka.studio import Studio
 
@@ -20,14 +21,29 @@ BY_BASE_TRAINING = frozenset(name for entry in BASES for name in entry.train_lim
 BY_BASE_DRAWING = frozenset(name for entry in BASES for name in entry.draw_limits)
 PRESETS = ", ".join(f"{preset.name} ({entry.id})" for entry in BASES for preset in entry.presets)
 Later = Annotated[bool, typer.Option("--later", help="Only queue it; the app runs it.")]
+Preset = Annotated[
+    str, typer.Option(help=f"Settings to start from, by name: {', '.join(preset.name for preset in TRAIN_PRESETS)}.")
+]
+
+
+def settings_of(studio: Studio, values: dict[str, Any], preset: str) -> dict[str, Any]:
+    """The given values, with a preset's for what was not given."""
+    if not preset:
+        return values
+    base, dataset_id = str(values.get("base") or "pocket"), int(values["dataset_id"])
+    return {**studio.training.preset(preset, base=base, dataset_id=dataset_id), **values}
 
 
 @command(train_group, "image", request=TrainImage, argument="dataset_id", by_base=BY_BASE_TRAINING)
 def train_image(
-    studio: Studio, values: dict[str, object], later: Later = False, as_json: bool = False
+    studio: Studio,
+    values: dict[str, object],
+    preset: Preset = "",
+    later: Later = False,
+    as_json: bool = False,
 ) -> Answer:
     """Trains a LoRA from a data set; settings left out take the base's own defaults."""
-    job = studio.training.start(values)
+    job = studio.training.start(settings_of(studio, values, preset))
     if later:
         return Answer({"job": job}, f"Job {job.id}: {job.title} is {job.state}.")
     job = show.run(studio, job, quiet=as_json)

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from masuka.cli import show
 from masuka.cli.command import Answer, command
-from masuka.cli.make import BASES, BY_BASE_TRAINING, Later
+from masuka.cli.make import BASES, BY_BASE_TRAINING, Later, Preset, settings_of
 from masuka.models import memory
 from masuka.models.memory import GIB
-from masuka.requests.presets import PRESETS
 from masuka.requests.training import TrainImage
 from masuka.studio import Studio
 
-NAMES = ", ".join(preset.name for preset in PRESETS)
-Preset = Annotated[str, typer.Option(help=f"Settings to start from, by name: {NAMES}.")]
 SHAPES = ((512, "none"), (1024, "none"), (512, "nf4"), (1024, "nf4"))
-
-
-def settings_of(studio: Studio, values: dict[str, Any], preset: str) -> dict[str, Any]:
-    """The given values, with a preset's for what was not given."""
-    if not preset:
-        return values
-    base, dataset_id = str(values.get("base") or "pocket"), int(values["dataset_id"])
-    return {**studio.training.preset(preset, base=base, dataset_id=dataset_id), **values}
 
 
 def add_to(group: typer.Typer) -> None:
@@ -87,10 +76,10 @@ def add_to(group: typer.Typer) -> None:
 
 
 def memory_rows() -> list[dict[str, Any]]:
-    """Estimated GiB of GPU memory for each base that is counted, by resolution and format."""
+    """Estimated GiB of GPU memory of each base, by resolution and format."""
     rows = []
     for entry in BASES:
-        if entry.size is None or entry.size.denoiser < memory.LARGE_PARAMETERS:
+        if entry.size is None or entry.size.denoiser < memory.LARGE_PARAMETERS or not entry.trainable:
             continue
         row: dict[str, Any] = {"base": entry.id, "title": entry.title}
         for side, kind in SHAPES:

@@ -67,7 +67,10 @@ def rungs(request: TrainImage, *, recomputes: bool, on_cuda: bool) -> Iterator[R
 
 
 def may_stream(request: TrainImage) -> bool:
-    """Whether blocks may wait in main memory: a frozen base in its own format, not compiled."""
+    """Whether blocks may wait in main memory.
+
+    Those of a frozen base in its own format, not compiled.
+    """
     return request.quantize == "none" and request.method != "full" and not request.compile_blocks
 
 

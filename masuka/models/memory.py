@@ -27,11 +27,11 @@ QUANTISED = {"nf4": 0.5625, "int8": 1.03}
 """Bytes a parameter: 4 bits and an fp32 scale for 64 of them; 8 bits, scales by row, and the
 few layers that stay as they are."""
 OPTIMISER_BYTES = {
-    "adamw": 8.0, "adamw8bit": 2.1, "prodigy": 16.0, "adafactor": 4.0, "lion": 4.0, "came": 12.0,
+    "adamw": 8.0, "adamw8bit": 2.1, "prodigy": 16.0, "adafactor": 0.3, "lion": 4.0, "came": 4.3,
     "schedulefree": 8.0,
 }  # fmt: skip
-"""Bytes of state a trained parameter. All weights are one vector, so that Adafactor and CAME
-have no rows and columns to factor; Prodigy keeps where it began and what it summed."""
+"""Bytes of state a trained parameter. Adafactor keeps a row and a column of each matrix, CAME its
+mean beside; Prodigy keeps where it began and what it summed."""
 LIBRARIES_BYTES = int(0.7 * GIB)
 """What CUDA, cuBLAS and their workspaces take beside every tensor."""
 USABLE = 0.97

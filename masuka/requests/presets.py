@@ -18,7 +18,10 @@ RECOMMENDED = "Recommended"
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings under one name; `steps_per_picture` takes the place of a fixed number of steps."""
+    """Settings under one name.
+
+    `steps_per_picture` takes the place of a fixed number of steps.
+    """
 
     name: str
     about: str

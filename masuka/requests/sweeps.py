@@ -14,7 +14,10 @@ SWEPT = {"learning_rates": "learning_rate", "ranks": "rank", "steps_each": "step
 
 
 class SweepTraining(Request):
-    """Train with every combination of these choices; a list that is empty keeps the one setting."""
+    """Train with every combination of these choices.
+
+    A list that is empty keeps the one setting.
+    """
 
     learning_rates: tuple[float, ...] = field(
         (), label="Learning rates", help="One a line, for example 0.0001 and 0.0003.",

@@ -33,7 +33,7 @@ class Handing:
         self._models = Models(context)
 
     def content_of(self, dataset_id: int, field: str) -> Content:
-        """What a training of the set learns from now; raises InvalidInput where that is nothing."""
+        """What a training of the set learns from; raises InvalidInput for nothing."""
         dataset = self._datasets.get(dataset_id)
         every = self._datasets.every_picture(dataset.id)
         pictures = [picture for picture in every if not picture.aside]
@@ -121,7 +121,7 @@ class Handing:
 def _sample_prompts(wanted: TrainImage, learnt: Content) -> list[str]:
     if not wanted.sample_every:
         return []
-    captions = dict.fromkeys(p["caption"] for p in learnt.pictures if p["caption"])
+    captions = dict.fromkeys(prompts.alternatives(p["caption"])[0] for p in learnt.pictures if p["caption"])
     chosen = wanted.sample_prompts or tuple(captions)[:SAMPLES_FROM_CAPTIONS]
     words = {"trigger_word": learnt.trigger_word, "class_word": learnt.class_word}
     return [prompts.fill(text, **words) for text in chosen]

@@ -45,7 +45,7 @@ class Sweeps:
         *,
         key: str | None = None,
     ) -> Sweep:
-        """The sweep, whose trainings are queued one after another; `settings` hold for all.
+        """The sweep, whose trainings are queued; `settings` hold for all of them.
 
         The same `key` again gives the same sweep. Raises InvalidInput for too many or too
         few combinations, and whatever starting one of the trainings raises: then none starts.

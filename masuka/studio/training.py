@@ -62,7 +62,7 @@ class Training:
         )
 
     def plan(self, request: TrainImage | Mapping[str, Any] | None = None, /, **values: Any) -> Forecast:
-        """What such a training takes on this machine, and what is done where memory is short.
+        """What such a training takes here, and what is done where memory is short.
 
         Raises what `start` would for the settings; whether the base is here does not matter.
         """

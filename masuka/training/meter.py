@@ -17,7 +17,7 @@ _RESET_PEAK = b"5"
 
 
 def forget_peaks(device: str) -> None:
-    """Begins the peaks anew, where the system allows: a notebook did other things before."""
+    """Begins the peaks anew where the system allows: a notebook did more before."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
     if sys.platform == "linux" and os.access("/proc/self/clear_refs", os.W_OK):

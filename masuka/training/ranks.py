@@ -73,9 +73,9 @@ class Ranks:
 
 @contextmanager
 def together(plan: Plan, params: Mapping[str, Any], reporter: Reporter) -> Iterator[Ranks | None]:
-    """Rank 0 among the ranks that it started, which are gone afterwards; None: it learns alone.
+    """Rank 0 among the ranks that it started; None: it learns alone.
 
-    Call it when the caches are filled. Raises NoAccelerator for more processes than GPUs,
+    They are gone afterwards. Call it when the caches are filled. Raises NoAccelerator for more processes than GPUs,
     TrainingError when a rank cannot begin.
     """
     count = plan.request.processes

@@ -74,7 +74,7 @@ def shown(described: Mapping[str, Param], base: str, machine: Machine) -> dict[s
 
 
 def presets_row(studio: Studio, base: str, dataset_id: int) -> str:
-    """The base's own recipe and what other trainers start from; '' where only the first suits."""
+    """The base's own recipe and what others start from; '' without those."""
     offered = studio.training.presets(base)
     if not offered:
         return ""

@@ -35,7 +35,7 @@ def without(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def draw_sweep(studio: Studio, view: View) -> str:
-    """The sweep that the shown training is of: its trainings, their settings and scores."""
+    """The shown training's sweep: its trainings, their settings and scores."""
     run = shown_run(studio, view)
     if run is None or run.sweep_id is None:
         return ""
