@@ -16,6 +16,7 @@ from masuka.families.krea2 import Krea2
 from masuka.families.qwen_image import QwenImage
 from masuka.families.sd3 import Sd3
 from masuka.families.sdxl import Sdxl, SdxlEdm, SdxlVelocity
+from masuka.families.weights import release
 from masuka.families.zimage import ZImage
 from masuka.requests.base import Limit
 
@@ -35,6 +36,8 @@ BUILT_IN: tuple[Callable[[], Family], ...] = (
     Flux3,
 )
 """MASUKA's own families, in the order in which people see them."""
+NEEDS_DIFFUSERS = {"flux3": (0, 42)}
+"""The first release that has the models of a family, where that is not the oldest one allowed."""
 
 
 def find_families() -> tuple[dict[str, Family], dict[str, str]]:
@@ -44,6 +47,11 @@ def find_families() -> tuple[dict[str, Family], dict[str, str]]:
     """
     families: dict[str, Family] = {family.name: family for family in (make() for make in BUILT_IN)}
     broken: dict[str, str] = {}
+    for name, needed in NEEDS_DIFFUSERS.items():
+        if (there := release("diffusers")) < needed:
+            del families[name]
+            wanted, found = (".".join(map(str, numbers)) for numbers in (needed, there))
+            broken[name] = f"It needs diffusers {wanted}, and {found} is installed."
     for point in entry_points(group=GROUP):
         try:
             family: Family = point.load()()

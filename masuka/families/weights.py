@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def load(kind: Any, folder: Path, dtype: Any, **options: Any) -> Any:
     """A diffusers model or pipeline of that class, from the folder, never from a net."""
     # diffusers 0.39 knows torch_dtype only and ignores dtype; from 0.40 on it warns (its #14205).
-    name = "dtype" if _release("diffusers") >= (0, 40) else "torch_dtype"
+    name = "dtype" if release("diffusers") >= (0, 40) else "torch_dtype"
     options[name] = dtype
     return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **options)
 
@@ -88,6 +88,7 @@ def quantized(quantize: str, *, dtype: torch.dtype, device: str) -> dict[str, An
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def _release(library: str) -> tuple[int, int]:
+def release(library: str) -> tuple[int, int]:
+    """The first two numbers of the installed version; reads no code of the library."""
     major, minor = version(library).split(".")[:2]
     return int(major), int(minor)
