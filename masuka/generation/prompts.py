@@ -6,6 +6,14 @@ import re
 
 from masuka.requests.datasets import CLASS_SLOT, TRIGGER_SLOT
 
+SEVERAL = "||"
+"""Between captions of one picture that are as true."""
+
+
+def alternatives(caption: str) -> list[str]:
+    """The captions that one text holds, at least one: 'a man || a man on a beach' holds two."""
+    return [part.strip() for part in caption.split(SEVERAL) if part.strip()] or [""]
+
 
 def fill(text: str, *, trigger_word: str, class_word: str) -> str:
     """The text with {trigger} and {class} filled in; an empty word leaves no gap."""

@@ -19,6 +19,8 @@ from masuka.training.caches import Bucket, Latents, Texts, Variant
 from masuka.training.objective import Objective
 from masuka.training.order import Batch, step_seed
 
+EMPTY = 0
+"""The row of the empty text."""
 RESIDENT_BYTES = 2**30
 """Caches up to this size live on the device; larger ones are copied row by row."""
 
@@ -41,8 +43,8 @@ class Micro:
 class Batches:
     """Micro-steps by step and the pictures that the order names.
 
-    `captions` is each picture's caption; the empty one takes its place with probability
-    `dropout`, its embedding is cached like any other.
+    `captions` is each picture's caption, or several of which each step says one; the empty
+    one takes its place with probability `dropout`, its embedding is cached like any other.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Batches:
         family: Family,
         latents: Latents,
         texts: Texts,
-        captions: Sequence[str],
+        captions: Sequence[str | Sequence[str]],
         *,
         dropout: float,
         seed: int | str,
@@ -70,8 +72,9 @@ class Batches:
         place = device if _bytes(latents, texts) <= RESIDENT_BYTES else "cpu"
         self._text = {name: tensor.to(place, dtype) for name, tensor in texts.tensors.items()}
         self._buckets = [_placed(bucket, place) for bucket in latents.buckets]
+        said = [(text,) if isinstance(text, str) else text for text in captions]
         self._caption_rows = [
-            torch.tensor([texts.row(captions[picture]) for picture in bucket.pictures])
+            [[texts.row(text) for text in said[picture]] for picture in bucket.pictures]
             for bucket in latents.buckets
         ]
 
@@ -80,13 +83,15 @@ class Batches:
         rows = torch.tensor(batch.rows)
         variant = self._variant(step, batch.group, self._buckets[batch.bucket].variants)
         posterior = _rows(variant.posterior, rows)
+        said = self._caption_rows[batch.bucket]
         drawn = [
-            self._drawn(step, batch.first + place, {name: t[place : place + 1] for name, t in posterior.items()})
-            for place in range(len(rows))
+            self._drawn(
+                step, batch.first + place, {name: t[place : place + 1] for name, t in posterior.items()}, said[row]
+            )
+            for place, row in enumerate(batch.rows)
         ]
-        latents, noise, sigmas, dropped = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        latents, noise, sigmas, texts = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         noise = noise.to(latents.device)
-        texts = self._caption_rows[batch.bucket][rows].masked_fill(dropped, 0)
         return Micro(
             noisy=self._family.add_noise(latents, noise, sigmas).to(self._device, self._dtype),
             sigmas=sigmas.to(self._device),
@@ -104,14 +109,18 @@ class Batches:
         return {name: tensor.to(self._device) for name, tensor in _rows(self._text, rows).items()}
 
     def _drawn(
-        self, step: int, picture: int, posterior: Mapping[str, Tensor]
+        self, step: int, picture: int, posterior: Mapping[str, Tensor], said: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(latents, noise, noise level, whether the caption is dropped) of a picture of the step."""
+        """(latents, noise, noise level, row of the text) of a picture of the step."""
         self._generator.manual_seed(step_seed(self._seed, step, picture))
         latents = self._family.sample_latents(self._config, posterior, self._generator)
         noise = self._objective.noise(latents, self._generator)
         sigma = self._objective.sigma(latents, self._generator)
-        return latents, noise, sigma, torch.rand(1, generator=self._generator) < self._dropout
+        dropped = bool(torch.rand(1, generator=self._generator) < self._dropout)
+        chosen = 0
+        if len(said) > 1:
+            chosen = int(torch.randint(len(said), (1,), generator=self._generator))
+        return latents, noise, sigma, torch.tensor([EMPTY if dropped else said[chosen]])
 
     def _variant(self, step: int, group: int, variants: Sequence[Variant]) -> Variant:
         """One of them by the step alone; what a step draws besides does not depend on it."""

@@ -103,20 +103,22 @@ class Lessons:
 def texts_beside(plan: Plan) -> list[str]:
     """Every text that is learnt from besides the captions of the pictures."""
     word = [plan.class_word] if plan.request.class_preservation else []
-    return [*word, *(picture.caption for picture in plan.prior)]
+    others = [text for picture in (*plan.pictures, *plan.prior) for text in picture.others]
+    return [*word, *(picture.caption for picture in plan.prior), *others]
 
 
 def lessons_of(
     plan: Plan, texts: Texts, latents: Latents, captions: Sequence[str], prior: Latents | None = None
 ) -> Lessons:
     """The lessons of a training from its caches; `captions` are the pictures'."""
-    told = [picture.caption for picture in plan.prior]
+    own = [(caption, *p.others) for caption, p in zip(captions, plan.pictures, strict=True)]
+    told = [(p.caption, *p.others) for p in plan.prior]
     beside = None if prior is None else _material(plan, texts, prior, told, f"{plan.request.seed}/prior")
-    return Lessons(plan, _material(plan, texts, latents, captions, plan.request.seed), beside)
+    return Lessons(plan, _material(plan, texts, latents, own, plan.request.seed), beside)
 
 
 def _material(
-    plan: Plan, texts: Texts, latents: Latents, captions: Sequence[str], seed: int | str
+    plan: Plan, texts: Texts, latents: Latents, captions: Sequence[Sequence[str]], seed: int | str
 ) -> Material:
     batches = Batches(
         plan.family,

@@ -21,7 +21,8 @@ from masuka.datasets.edits import Recipe, edited_size
 from masuka.datasets.rendered import rendered
 from masuka.datasets.varying import PLAIN, Variation
 from masuka.errors import InvalidInput
-from masuka.generation.prompts import fill
+from masuka.generation import prompts
+from masuka.generation.prompts import SEVERAL, fill
 from masuka.jobs.reporter import Reporter
 
 
@@ -29,6 +30,7 @@ from masuka.jobs.reporter import Reporter
 class Picture:
     """One picture of the set, its caption with trigger and class word filled in.
 
+    `others` are more captions that are as true; each step says one of them all.
     `focus` is what a bucket must keep of the edited picture; `mask` and `matte` are the
     files that the recipe means.
     """
@@ -40,6 +42,7 @@ class Picture:
     focus: Focus | None = None
     mask: Path | None = None
     matte: Path | None = None
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,16 +98,18 @@ def place_of(picture: Picture, size: tuple[int, int], shape: Shape) -> tuple[int
 
 def content_hash(pictures: Sequence[Picture]) -> str:
     """One hash over every picture, caption and recipe, whatever their order."""
-    return hash_of(line_of(p.sha256, p.caption, p.recipe, p.focus) for p in pictures)
+    return hash_of(line_of(p.sha256, SEVERAL.join((p.caption, *p.others)), p.recipe, p.focus) for p in pictures)
 
 
 def _picture(described: Mapping[str, Any], words: Mapping[str, str]) -> Picture:
+    first, *others = (fill(text, **words) for text in prompts.alternatives(described["caption"]))
     focus = described.get("focus")
     mask, matte = described.get("mask"), described.get("matte")
     return Picture(
         file=Path(described["file"]),
         sha256=described["sha256"],
-        caption=fill(described["caption"], **words),
+        caption=first,
+        others=tuple(others),
         recipe=Recipe.from_row(described.get("edits") or {}),
         focus=None if focus is None else tuple(map(float, focus)),  # type: ignore[arg-type]  # four
         mask=Path(mask) if mask else None,

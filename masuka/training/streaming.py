@@ -103,9 +103,11 @@ class Streaming:
 
     def _following(self, number: int) -> int | None:
         """The block that comes next: forward, or backward when the last one came from above."""
-        backward = torch.is_grad_enabled() and number <= self._last and number > 0
+        # The last one comes twice in a row: forward, and at once again backward.
+        turned = number == self._last == len(self._blocks) - 1
+        backward = torch.is_grad_enabled() and (turned or number == self._last - 1)
         following = number - 1 if backward else number + 1
-        return following if following < len(self._blocks) else None
+        return following if 0 <= following < len(self._blocks) else None
 
     def _taken(self, number: int) -> list[Tensor]:
         """The block's buffers on the device: fetched before, or copied now."""

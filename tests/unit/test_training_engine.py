@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from masuka.datasets.buckets import Shape
 from masuka.errors import InvalidInput, Stop
 from masuka.families.abilities import must_be_able
 from masuka.families.flux import Flux
 from masuka.requests.training import TrainImage
+from masuka.training.caches import Bucket, Latents, Texts
+from masuka.training.lessons import lessons_of, texts_beside
 from masuka.training.objective import Objective
+from masuka.training.plan import plan_of
 from tests.tiny_flux import tiny_folder
 from tests.tiny_training import Job, picture_params, train_params, trained_weights
 
@@ -190,3 +194,26 @@ def test_what_a_whole_model_cannot_be_trained_with_is_said(setting: dict[str, An
     with pytest.raises(InvalidInput) as caught:
         must_be_able(Flux(), request)
     assert caught.value.field == field
+
+
+def test_of_several_captions_each_step_says_one(tmp_path: Path) -> None:
+    params = train_params(tmp_path, count=2)
+    params["pictures"][0]["caption"] = "{trigger} {class} || {trigger} on a beach||  "
+    plan = plan_of(params)
+    assert plan.pictures[0].caption == "mira7x robot" and plan.pictures[0].others == ("mira7x on a beach",)
+    texts = ("", "mira7x robot", "mira7x on a beach", "mira7x robot number 1")
+    embedded = Texts({"prompt_embeds": torch.arange(4.0).view(4, 1, 1)}, texts)
+    posterior = {"mean": torch.zeros(2, 4, 8, 8), "std": torch.ones(2, 4, 8, 8)}
+    latents = Latents((Bucket(Shape(64, 64), posterior, (0, 1)),), {"scaling_factor": 1.0})
+    lessons = lessons_of(plan, embedded, latents, [picture.caption for picture in plan.pictures])
+    said: dict[int, set[str]] = {0: set(), 1: set()}
+    for step in range(40):
+        lessons.next(step)
+        for lesson in lessons.taken(2):
+            for caption, row in zip(lesson.micro.captions, lesson.micro.text["prompt_embeds"].flatten(), strict=True):
+                assert texts[int(row)] == caption
+                said[int(caption == texts[3])].add(caption)
+    assert said[0] >= set(texts[1:3]) and said[1] == {texts[3]}
+    assert texts_beside(plan) == ["mira7x on a beach"]
+    other = plan_of({**params, "pictures": [{**params["pictures"][0], "caption": "mira7x robot"}, params["pictures"][1]]})
+    assert other.identity() != plan.identity()

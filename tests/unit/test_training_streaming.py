@@ -90,6 +90,9 @@ def test_streamed_and_resident_gradients_are_the_same(name: str) -> None:
     for key, gradient in expected.items():
         assert torch.allclose(found[key], gradient, rtol=1e-5, atol=1e-9), key
     assert len(streaming.waiting) >= len(blocks_of(module)) / 2, "most of them can wait"
+    first = next(module.parameters())
+    inside = {id(weight) for block in streaming.waiting for weight in block.parameters()}
+    assert id(first) not in inside, "libraries ask it where the model computes"
 
 
 def test_weights_are_away_between_their_turns() -> None:
@@ -125,7 +128,7 @@ def test_a_share_is_spread_and_may_grow() -> None:
 def test_a_training_with_blocks_in_main_memory_learns_the_same(tmp_path: Path) -> None:
     def losses(root: Path, **request: Any) -> dict[int, float]:
         job = Job(root)
-        job.run(train_params(root, steps=2, sample_every=2, **request))
+        job.run(train_params(root, steps=2, **request))
         return job.losses()
 
     resident = losses(tmp_path / "a")
