@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from masuka.families import FAMILIES
-from masuka.families.adapters import METADATA_KEY
+from masuka.families.adapters import METADATA_KEY, read_header
 from tests.every_family import denoiser_in, pipeline_of, random_lora, tiny_folder
 
 MASKED = [name for name in ("zimage", "qwen_image", "krea2", "flux3") if name in FAMILIES]
@@ -36,6 +37,21 @@ def test_padding_of_a_text_changes_no_prediction(name: str) -> None:
             for n in range(2)
         ]
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
+
+
+def test_a_file_says_which_ranks_its_fused_layers_have(tmp_path: Path) -> None:
+    """FLUX.2's q, k and v are one layer in the file, with three times the rank; diffusers
+    before 0.42 draws such a file at a third of its strength unless it is told."""
+    file = tmp_path / "x.safetensors"
+    FAMILIES["flux2"].save_adapter(file, random_lora("flux2"), {})
+    shapes, metadata = read_header(file)
+    assert shapes["diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight"][0] == 12
+    stated = json.loads(metadata[METADATA_KEY])
+    ranks = {**dict.fromkeys(stated["transformer.target_modules"], stated["transformer.r"])}
+    ranks |= stated["transformer.rank_pattern"]
+    assert ranks["transformer_blocks.0.attn.to_q"] == 12
+    assert ranks["transformer_blocks.0.attn.to_out.0"] == 4
+    assert stated["transformer.alpha_pattern"] == stated["transformer.rank_pattern"]
 
 
 @pytest.mark.parametrize("number", ["v1", "v2"])
