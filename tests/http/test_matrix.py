@@ -138,7 +138,7 @@ def theirs(served: Served) -> dict[str, int]:
     Image.new("RGB", (8, 8)).save(preview)
     assert picture is not None
     return {"dataset": dataset.id, "picture": picture.id, "item": item.id, "sample": sample.id,
-            "adapter": adapter.id, "preview": job.id, "export": export.id}  # fmt: skip
+            "adapter": adapter.id, "preview": job.id, "export": export.id, "run": run.id}  # fmt: skip
 
 
 def knocks(ids: Mapping[str, int]) -> list[Knock]:
@@ -167,6 +167,7 @@ def knocks(ids: Mapping[str, int]) -> list[Knock]:
         Knock("GET", f"/download/dataset/{ids['dataset']}", **seen),
         Knock("GET", f"/download/export/{ids['export']}", **seen),
         Knock("GET", f"/download/adapter/{ids['adapter']}", **seen),
+        Knock("GET", f"/download/recipe/{ids['run']}", **seen),
         Knock("GET", "/download/diagnostics", other=403, viewer=403, editor=403, owner=200),
     ]
 

@@ -66,6 +66,7 @@ def test_a_part_of_a_file_can_be_asked_for(inside: httpx.Client, item_id: int) -
         ("/fragment/pictures/999999", 404),
         ("/download/dataset/999999", 404),
         ("/download/adapter/999999", 404),
+        ("/download/recipe/999999?form=json", 404),
         ("/download/items?ids=", 400),
         ("/download/items?ids=999999", 404),
         ("/download/items?ids=%2e%2e", 400),
