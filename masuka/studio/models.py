@@ -56,6 +56,8 @@ class Base:
     own: bool = False
     built_in: bool = False
     source: str = ""
+    complete: bool = True
+    """Whether what it learns with is here too, where it needs something."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class Models:
             config = self.own_row(base_id).config
             if not config.get("kind"):
                 raise Conflict(f"{base.title} was trained here, and its folder is gone.", "Train it again.")
-            return self.add_job(base_id, base.title, config["kind"], config["params"])
+            return self.add_job(base_id, base.title, config["kind"], self._placed(base_id, config["params"]))
         here = catalogue.size_bytes(catalogue.place_of(base_id, workspace))
         must_have_room(base.title, max(0, int(base.size_gib * GIB) - here), workspace.models)
         params = {**self.base_params(base_id), "size_gib": entry.size_gib, "training_repo": entry.training_adapter}
@@ -273,7 +275,15 @@ class Models:
             own=row is not None,
             built_in=catalogue.is_built_in(entry),
             source=str(config.get("said", "")),
+            complete=catalogue.has_training_adapter(entry, workspace),
         )
+
+    def _placed(self, base_id: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The same with the folders of this workspace: the row may be from another machine."""
+        models = self._context.workspace.models
+        place = str(catalogue.place_of(base_id, self._context.workspace))
+        moved = {name: str(models / Path(params[name]).name) for name in ("donor", "training_adapter") if params.get(name)}
+        return {**params, "folder": place, "place": place, **moved}
 
     def _own(self) -> list[Model]:
         return rows.list_models(self._context.store, actor=STUDIO, kind="base")

@@ -188,7 +188,8 @@ def _state(base: Base, job: Job | None, use: Use) -> str:
         return chip("comes with masuka", "good")
     delete = _delete(base, use)
     if base.folder is not None:
-        return f"{chip('on this machine', 'good')}{go('Draw', look='plain', tab='images', base=base.id, adapter=0)}{delete}"
+        more = "" if base.complete else button("Download what it learns with", "models-download", base=base.id)
+        return f"{chip('on this machine', 'good')}{go('Draw', look='plain', tab='images', base=base.id, adapter=0)}{more}{delete}"
     fetch = button(
         f"Download {gib(base.size_gib)}" if base.size_gib else "Download", "models-download", base=base.id
     )

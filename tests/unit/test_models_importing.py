@@ -19,7 +19,7 @@ from masuka.families.flux import DEV, SCHNELL
 from masuka.models import catalogue, recognising
 from masuka.models.loading import quiet_libraries
 from masuka.studio import Studio
-from masuka.ui import finding
+from masuka.ui import finding, models
 from masuka.ui.view import View
 from tests.single_files import flux_file, sdxl_file
 from tests.tiny_flux import tiny_folder, tiny_pipeline
@@ -233,6 +233,7 @@ def test_two_of_one_name_lie_apart_and_the_parents_adapter_is_asked_for(studio: 
     assert studio.models.must_be_installed(known[0])
     with pytest.raises(Conflict, match="learns with an adapter"):
         studio.models.must_be_trainable(known[0])
+    assert "Download what it learns with" in models.draw_catalogue(studio, View(tab="models"))
     job = studio.models.download(known[0])
     assert (job.params["repo"], job.params["training_repo"]) == ("", SCHNELL.training_adapter)
 

@@ -28,7 +28,7 @@ from masuka.models.civitai import version_in
 from masuka.models.search import clean_repo
 from masuka.requests import Actor
 from masuka.store import jobs as job_rows
-from masuka.store import users
+from masuka.store import models, users
 from masuka.studio import Studio
 from masuka.studio.sources import Sources
 from tests.fake_civitai import Civitai, civitai
@@ -165,6 +165,17 @@ def test_half_precision_is_taken_under_its_plain_name(studio: Studio, sources: S
     assert (folder / weights).read_bytes() == half
     assert (folder / "vae/diffusion_pytorch_model.safetensors").read_bytes() == files["vae/diffusion_pytorch_model.safetensors"]
     assert not list(folder.rglob("*.fp16.*"))
+
+
+def test_a_base_is_fetched_again_on_another_machine(studio: Studio, sources: Sources, server: Hub) -> None:
+    job = sources.add_repo(REPO)
+    studio.jobs.cancel([job.id])
+    row = studio.models.own_row("flux1-dev+film-look")
+    elsewhere = {"folder": "/elsewhere/models/flux1-dev+film-look", "place": "/elsewhere/models/flux1-dev+film-look"}
+    config = {**row.config, "params": {**row.config["params"], **elsewhere}}
+    models.set_model(studio.store, actor=studio.actor, id=row.id, config=config)
+    studio.jobs.wait(studio.models.download("flux1-dev+film-look"))
+    assert studio.models.must_be_installed("flux1-dev+film-look").folder == catalogue.place_of("flux1-dev+film-look", studio.workspace)
 
 
 def test_civitai_is_searched_and_what_is_not_for_all_eyes_left_out(studio: Studio, there: Civitai) -> None:
