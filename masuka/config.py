@@ -79,7 +79,7 @@ class Workspace:
 
     @property
     def caches(self) -> Path:
-        """Texts and latents that trainings share; everything in it is made again when asked for."""
+        """Texts and latents that trainings share; all of it can be made again."""
         return self.root / "caches"
 
     @property

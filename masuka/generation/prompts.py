@@ -11,7 +11,7 @@ SEVERAL = "||"
 
 
 def alternatives(caption: str) -> list[str]:
-    """The captions that one text holds, at least one: 'a man || a man on a beach' holds two."""
+    """The captions that one text holds, at least one; `||` stands between them."""
     return [part.strip() for part in caption.split(SEVERAL) if part.strip()] or [""]
 
 

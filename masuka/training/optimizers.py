@@ -25,7 +25,7 @@ FACTORED = ("adafactor", "came")
 def build_optimizer(
     request: TrainImage, master: nn.Parameter, matrices: Sequence[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
-    """The optimiser over the one vector of weights; the `FACTORED` ones over its `matrices`.
+    """The optimiser over the one vector of weights; over `matrices` if `FACTORED`.
 
     Raises NoAccelerator for the 8-bit one without an NVIDIA GPU.
     """
@@ -74,7 +74,7 @@ def _from_library(
 
 
 def matrices_of(values: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> list[nn.Parameter]:
-    """Each layer's part of the vector as a matrix of its own that shares memory with it."""
+    """Each layer's part of the vector as a matrix that shares memory with it."""
     found = []
     for name, value in values.items():
         flat = value if value.dim() < 3 else value.flatten(1)

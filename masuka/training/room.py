@@ -21,7 +21,7 @@ SHARES = (0.5, 1.0)
 
 
 class Room:
-    """The room of one model: `at_once` pictures a micro-step, and where its blocks are."""
+    """The room of one model: where its blocks are, `at_once` pictures a micro-step."""
 
     def __init__(self, plan: Plan, module: nn.Module) -> None:
         request = plan.request
@@ -41,7 +41,7 @@ class Room:
             compile_blocks(self._module)
 
     def make(self) -> str:
-        """A sentence about what was given up to make room; '' when nothing is left to give up."""
+        """What was given up to make room, in words; '' when nothing is left."""
         if not self._recomputes:
             self._recompute()
             return "activations are computed again instead of kept"

@@ -22,7 +22,7 @@ Arrive = Callable[[Tensor], Tensor]
 
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """The parts that are computed again by themselves, in the order in which they are held.
+    """The parts that are computed again by themselves, in the order of the model.
 
     A transformer's are what its lists of layers hold; a UNet's lie deeper.
     """
@@ -54,7 +54,7 @@ class Streaming:
         return [block.module for block in self._blocks if not block.stays]
 
     def send(self, share: float) -> None:
-        """Puts that share of the blocks on the host, evenly spread, all else on the device."""
+        """Sends that share of the blocks to the host, evenly spread, the rest to work."""
         every = blocks_of(self._module)
         wanted = [b for n, b in enumerate(every) if int((n + 1) * share) > int(n * share)]
         known = {id(block.module): block for block in self._blocks}

@@ -78,6 +78,15 @@ def gradients(name: str, module: nn.Module, learns: dict[str, nn.Parameter]) -> 
     return found
 
 
+def predicted(module: nn.Module) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    text = {"prompt_embeds": torch.randn(1, 24, 32, generator=generator),
+            "pooled_prompt_embeds": torch.randn(1, 32, generator=generator)}  # fmt: skip
+    noisy = torch.randn(1, 4, 8, 8, generator=generator)
+    with torch.no_grad():
+        return FAMILIES["flux"].predict(module, noisy, torch.tensor([0.5]), text)
+
+
 @pytest.mark.parametrize("name", FAMILY_NAMES)
 def test_streamed_and_resident_gradients_are_the_same(name: str) -> None:
     module, learns = model(name)
@@ -123,6 +132,8 @@ def test_a_share_is_spread_and_may_grow() -> None:
     assert streaming.waiting == blocks
     found = gradients("flux", module, learns)
     assert all(torch.allclose(found[key], g, rtol=1e-5, atol=1e-9) for key, g in expected.items())
+    streamed, (resident, _) = predicted(module), model("flux")
+    assert torch.allclose(streamed, predicted(resident), atol=1e-6), "without gradients, as when drawing"
 
 
 def test_a_training_with_blocks_in_main_memory_learns_the_same(tmp_path: Path) -> None:
