@@ -10,7 +10,7 @@ from masuka.requests.actor import Actor
 from masuka.store.connect import Store
 from masuka.store.datasets import get_dataset
 from masuka.store.pictures import Picture
-from masuka.store.rows import contains, decode, encode, list_rows, now_at, visible
+from masuka.store.rows import contains, decode, encode, list_rows, now_at
 
 KEPT = 50
 ONLY = {
@@ -108,14 +108,3 @@ def search_captions(
     if search:
         where["caption || ' ' || original_name LIKE ? ESCAPE '!'"] = contains(search)
     return list_rows(db, Picture, table="pictures", actor=actor, where=where, order_by="id", limit=limit)
-
-
-def list_caption_texts(db: Store, *, actor: Actor, dataset_id: int) -> dict[int, str]:
-    """Every caption of the pictures that are not set aside, by picture id."""
-    get_dataset(db, actor=actor, id=dataset_id)
-    sql = (
-        "SELECT id, caption FROM pictures WHERE dataset_id = ? AND NOT aside "  # noqa: S608 - no text from outside
-        f"AND {visible(actor, 'pictures')} ORDER BY id"
-    )
-    with db.read() as conn:
-        return {row["id"]: row["caption"] for row in conn.query(sql, [dataset_id])}

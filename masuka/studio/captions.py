@@ -20,7 +20,7 @@ from masuka.requests.captions import CaptionPictures
 from masuka.requests.datasets import EditCaptions, clean_caption
 from masuka.store import caption_changes as changes
 from masuka.store import datasets as rows
-from masuka.store import pictures
+from masuka.store import outlines, pictures
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
 from masuka.store.pictures import Picture
@@ -155,6 +155,22 @@ class Captions:
             limit=limit,
         )
 
+    def texts(self, dataset_id: int, *, search: str = "", only: str = "kept") -> dict[int, str]:
+        """The captions of `table` without a limit, by picture, and nothing else of them."""
+        return outlines.list_captions(
+            self._context.store,
+            actor=self._context.actor,
+            dataset_id=dataset_id,
+            search=search.strip(),
+            only=only,
+        )
+
+    def problems(self, dataset_id: int) -> dict[int, str]:
+        """Why the captioner could not do kept pictures, by picture."""
+        return outlines.list_caption_problems(
+            self._context.store, actor=self._context.actor, dataset_id=dataset_id
+        )
+
     def set(self, picture_id: int, text: str, *, before: str | None = None) -> Picture:
         """The picture with its new caption; raises as `datasets.set_caption` does."""
         return self._datasets.set_caption(picture_id, text, before=before)
@@ -185,11 +201,11 @@ class Captions:
 
     def statistics(self, dataset_id: int) -> list[tuple[str, int]]:
         """Each tag of the captions with how many have it, the most frequent first."""
-        return wording.statistics(self._texts(dataset_id).values())
+        return wording.statistics(self.texts(dataset_id).values())
 
     def always(self, dataset_id: int) -> list[str]:
         """What nearly every caption says: traits that the trigger word may well stand for."""
-        dataset, texts = self._datasets.get(dataset_id), [t for t in self._texts(dataset_id).values() if t]
+        dataset, texts = self._datasets.get(dataset_id), [t for t in self.texts(dataset_id).values() if t]
         if len(texts) < _FEWEST_TO_JUDGE:
             return []
         rules = wording.Rules("tags", dataset.trigger_word, dataset.class_word)
@@ -211,11 +227,11 @@ class Captions:
 
     def even_out(self, dataset_id: int) -> int:
         """How many captions got the words that the set uses most for one thing."""
-        texts = self._texts(dataset_id)
+        texts = self.texts(dataset_id)
         return self._write(dataset_id, "one wording", texts, wording.settled(texts))
 
     def _change_tags(self, dataset_id: int, what: str, change: Any) -> int:
-        held = {id: text for id, text in self._texts(dataset_id).items() if text}
+        held = {id: text for id, text in self.texts(dataset_id).items() if text}
         return self._write(dataset_id, what, held, {id: change(text) for id, text in held.items()})
 
     def _write(self, dataset_id: int, what: str, old: Mapping[int, str], new: Mapping[int, str]) -> int:
@@ -230,11 +246,6 @@ class Captions:
                 return 0
             remember(self._context, dataset_id, what, before)
             return pictures.set_captions(store, actor=actor, captions={p.id: wanted[p.id] for p in before})
-
-    def _texts(self, dataset_id: int) -> dict[int, str]:
-        return changes.list_caption_texts(
-            self._context.store, actor=self._context.actor, dataset_id=dataset_id
-        )
 
     def _chosen(self, dataset: Dataset, wanted: CaptionPictures) -> list[Picture]:
         every = {picture.id: picture for picture in self._datasets.every_picture(dataset.id)}
@@ -274,7 +285,7 @@ class Captions:
             "service": self._service(entry, wanted) if entry.where == "hosted" else None,
             "device": self._context.settings.device,
             "pictures": [self._picture(dataset, picture, wanted) for picture in chosen],
-            "others": [text for id, text in self._texts(dataset.id).items() if text and id not in ids],
+            "others": [text for id, text in self.texts(dataset.id).items() if text and id not in ids],
         }
 
     def _picture(self, dataset: Dataset, picture: Picture, wanted: CaptionPictures) -> dict[str, Any]:

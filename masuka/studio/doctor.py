@@ -12,7 +12,7 @@ from masuka.datasets import lint as captions
 from masuka.datasets.doctor import KINDS, KindOfFinding, Remedy, shows_people
 from masuka.errors import InvalidInput
 from masuka.requests.doctor import KeepBest, LookAfter
-from masuka.store import datasets, findings, pictures
+from masuka.store import datasets, findings, outlines, pictures
 from masuka.store.datasets import Dataset
 from masuka.store.findings import Finding
 from masuka.store.jobs import Job
@@ -205,7 +205,7 @@ class Doctor:
         """
         dataset = self._dataset(dataset_id)
         return captions.lint(
-            {p.id: p.caption for p in self._every(dataset_id, only="kept")},
+            outlines.list_captions(self._context.store, actor=self._context.actor, dataset_id=dataset_id),
             trigger_word=dataset.trigger_word,
             longest_tokens=captions.longest_for(base),
         )

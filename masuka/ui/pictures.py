@@ -253,7 +253,7 @@ def _tiles(studio: Studio, page: Sequence[Picture], only: str, sort: str) -> lis
     under = _folded(studio, page) if only == "kept" and sort != "worst" else {}
     behind = {id for ids in under.values() for id in ids}
     shown = [p for p in page if p.id not in behind]
-    copies = {id: studio.datasets.picture(id) for p in shown for id in under.get(p.id, [])}
+    copies = {p.id: p for p in studio.datasets.some(id for p in shown for id in under.get(p.id, []))}
     found = studio.doctor.findings([*(p.id for p in shown), *copies])
     drawn, may = [], studio.actor.role != "viewer"
     for p in shown:
