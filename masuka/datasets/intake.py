@@ -50,6 +50,8 @@ class Intake:
     duplicates: int = 0
     ignored: int = 0
     refused: list[dict[str, str]] = field(default_factory=list)
+    unlooked: bool = False
+    """Whether nobody compared the new pictures with the others: there are too many."""
 
     def take(self, encoded: Encoded, image: Image.Image, *, name: str, caption: str | None) -> None:
         """Stores and reports one picture with its caption, unless the set has it."""
@@ -85,12 +87,13 @@ class Intake:
         self.reporter.note(f"{shown}: {error}")
 
     def result(self) -> dict[str, Any]:
-        """What the job gives back."""
+        """What the job gives back; with `unlooked` the studio has the set looked at next."""
         return {
             "added": self.added,
             "duplicates": self.duplicates,
             "ignored": self.ignored,
             "refused": self.refused,
+            **({"unlooked": True} if self.unlooked else {}),
         }
 
     def _report(self, file: Path, about: dict[str, Any], *, name: str, caption: str | None) -> None:
@@ -175,7 +178,7 @@ def _known(file: str) -> list[dict[str, Any]]:
 
 
 def look(intake: Intake, params: dict[str, Any]) -> None:
-    """Tells what is wrong with the set as it is now; a large one is left for later."""
+    """Tells what is wrong with the set as it is now; a large one is left to another job."""
     if not intake.added:
         return
     # What other imports added since this one was asked for is compared too.
@@ -185,7 +188,8 @@ def look(intake: Intake, params: dict[str, Any]) -> None:
             intake.rows.append(row)
     total = len(intake.known_sha256)
     if len(intake.rows) < total or total > MOST_COMPARED:
-        intake.reporter.note("The whole set has not been looked through; the doctor does it when asked.")
+        intake.unlooked = True
+        intake.reporter.note("So large a set is looked through by a job of its own.")
         return
     intake.reporter.stage("Looking for copies and flaws")
     found = doctor.examine(

@@ -58,6 +58,8 @@ def draw_progress(studio: Studio, view: View) -> str:
     told = [job_card(studio, replace(j, message=_given_name(j.message))) for j in shown]
     if fills and fills[0].state == "done":
         told.append(left_out(fills[0]))
+        if not looks or looks[0].id < fills[0].id:
+            told.append(_unlooked(studio, fills[0]))
     return "".join(told)
 
 
@@ -65,6 +67,19 @@ def _fills(studio: Studio, dataset_id: int) -> bool:
     """Whether pictures are on their way: this is drawn once, and they arrive meanwhile."""
     jobs = studio.jobs.list(dataset_id=dataset_id, states=("queued", "running"), limit=20)
     return any(job.kind in FILLS for job in jobs)
+
+
+def _unlooked(studio: Studio, job: Job) -> str:
+    """That nobody compared what came in, with the way to have it done; else ''.
+
+    The app has it done by itself; only one that was ended at that moment did not.
+    """
+    if not (job.result or {}).get("unlooked"):
+        return ""
+    look = ""
+    if studio.actor.role != "viewer":
+        look = button("Look at all of them", "datasets-look", id=job.dataset_id)
+    return f'<div class="notice"><p>The new pictures were not compared with the others yet.</p>{look}</div>'
 
 
 def left_out(job: Job) -> str:
