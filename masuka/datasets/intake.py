@@ -27,6 +27,7 @@ from masuka.datasets.taking import PICTURE, THUMBNAIL, scores_of, take
 from masuka.errors import InvalidInput, MasukaError
 from masuka.jobs.reporter import Reporter
 from masuka.requests.datasets import TRIGGER_SLOT
+from masuka.requests.intake import given_name
 from masuka.requests.text import clean_filename, without_control
 
 SHOWN_NAME_CHARS = 255
@@ -75,14 +76,14 @@ class Intake:
             small.unlink()
             return False
         for remark in about["remarks"]:
-            self.reporter.note(f"{without_control(name)[:SHOWN_NAME_CHARS]}: {remark}")
+            self.reporter.note(f"{_shown(name)}: {remark}")
         file = keep_staged(picture, small, self.folder / f"{about['sha256'][:16]}{about['suffix']}")
         self._report(file, about, name=name, caption=caption)
         return True
 
     def refuse(self, name: str, error: MasukaError) -> None:
         """Puts one file on the list of those not taken, with its reason."""
-        shown = without_control(name)[:SHOWN_NAME_CHARS]
+        shown = _shown(name)
         self.refused.append({"name": shown, "message": error.message, "hint": error.hint})
         self.reporter.note(f"{shown}: {error}")
 
@@ -116,7 +117,7 @@ class Intake:
                 return captions.written_caption(text, self.trigger_word, self.class_word), "file"
             except InvalidInput as error:
                 hint = f"{error.hint} The picture got the template's caption."
-                self.refuse(f"caption of {name}", InvalidInput(error.message, hint))
+                self.refuse(f"caption of {given_name(name)}", InvalidInput(error.message, hint))
         filled = captions.fill_template(self.caption_template, self.trigger_word, self.class_word)
         return filled, "template"
 
@@ -280,6 +281,10 @@ def _count_again(line: dict[str, Any], intake: Intake) -> None:
             intake.rows.append(line["row"])
     if line["sha256"]:
         intake.known_sha256.add(line["sha256"])
+
+
+def _shown(name: str) -> str:
+    return given_name(without_control(name))[:SHOWN_NAME_CHARS]
 
 
 def _file_name(name: str) -> str:

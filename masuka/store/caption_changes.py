@@ -73,7 +73,10 @@ def forget_changes(db: Store, *, actor: Actor, dataset_id: int) -> None:
 
 
 def undo_change(db: Store, *, actor: Actor, change: CaptionChange) -> int:
-    """How many captions are as they were; pictures that are gone are passed over."""
+    """How many captions are again as they were; those that were so all along do not count.
+
+    Pictures that are gone are passed over.
+    """
     actor.must_edit()
     with db.write() as conn:
         get_dataset(db, actor=actor, id=change.dataset_id)
@@ -81,8 +84,8 @@ def undo_change(db: Store, *, actor: Actor, change: CaptionChange) -> int:
         for id, (caption, caption_from) in change.before.items():
             restored += conn.execute(
                 "UPDATE pictures SET caption = ?, caption_from = ?, caption_problem = '', updated_at = ? "
-                "WHERE id = ? AND dataset_id = ?",
-                [caption, caption_from, now_at(), int(id), change.dataset_id],
+                "WHERE id = ? AND dataset_id = ? AND (caption, caption_from, caption_problem) IS NOT (?, ?, '')",
+                [caption, caption_from, now_at(), int(id), change.dataset_id, caption, caption_from],
             ).rowcount
         conn.table("caption_changes").delete_where("id = ?", [change.id])
     return restored

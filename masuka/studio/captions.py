@@ -182,16 +182,21 @@ class Captions:
     def undo(self, dataset_id: int) -> str:
         """Says which change was taken back; raises Conflict where there is none.
 
-        Of each set the last 50 changes can be undone, whoever made them.
+        Of each set the last 50 changes can be undone, whoever made them. One that changed
+        nothing, such as a captioner's that failed at once, is passed over.
         """
         self._context.actor.must_edit()
         store, actor = self._context.store, self._context.actor
         with store.write():
-            change = changes.last_change(store, actor=actor, dataset_id=dataset_id)
-            if change is None:
-                raise Conflict("There is nothing to undo.")
-            self._must_be_quiet(self._datasets.get(dataset_id))
-            count = changes.undo_change(store, actor=actor, change=change)
+            count = 0
+            while not count:
+                change = changes.last_change(store, actor=actor, dataset_id=dataset_id)
+                if change is None:
+                    break
+                self._must_be_quiet(self._datasets.get(dataset_id))
+                count = changes.undo_change(store, actor=actor, change=change)
+        if change is None:  # said only now: what changed nothing is forgotten for good
+            raise Conflict("There is nothing to undo.")
         return f"Undone: {change.what}. {count} {'caption is' if count == 1 else 'captions are'} as before."
 
     def can_undo(self, dataset_id: int) -> str:
@@ -228,7 +233,8 @@ class Captions:
     def even_out(self, dataset_id: int) -> int:
         """How many captions got the words that the set uses most for one thing."""
         texts = self.texts(dataset_id)
-        return self._write(dataset_id, "one wording", texts, wording.settled(texts))
+        even = wording.settled(texts, trigger_word=self._datasets.get(dataset_id).trigger_word)
+        return self._write(dataset_id, "one wording", texts, even)
 
     def _change_tags(self, dataset_id: int, what: str, change: Any) -> int:
         held = {id: text for id, text in self.texts(dataset_id).items() if text}

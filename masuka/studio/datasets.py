@@ -21,7 +21,7 @@ from masuka.requests.datasets import (
 from masuka.requests.exchange import ExportDataset, PushDataset
 from masuka.requests.intake import AddFromHub, AddLinks
 from masuka.requests.text import clean_path
-from masuka.store import caption_changes, characters, outlines, pictures
+from masuka.store import caption_changes, characters, outlines, pictures, runs
 from masuka.store import datasets as rows
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
@@ -87,6 +87,10 @@ class Datasets:
                 # To go back behind this would bring the old trigger word back.
                 caption_changes.forget_changes(store, actor=actor, dataset_id=dataset_id)
         return self.get(dataset_id)
+
+    def trainings(self, dataset_id: int) -> int:
+        """How many trainings learnt from the set; without its pictures none can be repeated."""
+        return runs.count_runs(self._context.store, actor=self._context.actor, dataset_id=dataset_id)
 
     def delete(self, dataset_id: int) -> None:
         """Stops its unfinished jobs, trainings too, then deletes the set with its files."""

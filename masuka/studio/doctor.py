@@ -130,9 +130,8 @@ class Doctor:
         """The findings of these pictures, gravest first; those without are left out."""
         store, actor = self._context.store, self._context.actor
         sets: dict[int, list[int]] = {}
-        for id in picture_ids:
-            picture = pictures.get_picture(store, actor=actor, id=id)
-            sets.setdefault(picture.dataset_id, []).append(id)
+        for picture in pictures.get_pictures(store, actor=actor, ids=picture_ids):
+            sets.setdefault(picture.dataset_id, []).append(picture.id)
         found: dict[int, list[Finding]] = {}
         for dataset_id, ids in sets.items():
             for finding in findings.list_findings(store, actor=actor, dataset_id=dataset_id, picture_ids=ids):

@@ -83,7 +83,8 @@ def _caption(shown: Picture) -> str:
         f'<div class="field wide"><label for="{name}-caption">Caption</label><textarea id="{name}-caption" name="caption" '
         f'rows="4" aria-describedby="{name}-caption-error">{esc(shown.caption)}</textarea>'
         f'<p class="error" id="{name}-caption-error" role="alert" hidden></p>'
-        '<p class="hint" data-unsaved hidden>Not saved yet.</p></div>'
+        f'<input type="hidden" name="before" value="{esc(shown.caption)}">'
+        '<p class="hint" data-unsaved hidden>Not saved yet.<span data-theirs dir="auto" hidden></span></p></div>'
     )
     return forms.form(name, text + save, submit=f"{name}-go")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import math
+import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -234,7 +236,10 @@ def test_an_edited_picture_is_shown_and_the_file_stays(studio: Studio, photo: Pi
     assert studio.edits.recipe(photo.id) == PLAIN
 
 
-def test_old_renderings_go_and_with_the_picture_all_of_them(studio: Studio, photo: Picture) -> None:
+def test_old_renderings_go_and_with_the_picture_all_of_them(
+    studio: Studio, photo: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendered, "SECONDS_KEPT", -1)
     folder = studio.workspace.resolve(photo.file).parent
     for turn in (90, 180):
         studio.edits.set(photo.id, turn=turn)
@@ -245,6 +250,19 @@ def test_old_renderings_go_and_with_the_picture_all_of_them(studio: Studio, phot
     assert len(list((folder / "masks").iterdir())) == 1
     studio.datasets.delete_pictures([photo.id])
     assert [f for f in folder.rglob(f"{photo.sha256[:16]}*") if f.is_file()] == []
+
+
+def test_what_was_rendered_a_moment_ago_stays(studio: Studio, photo: Picture) -> None:
+    """An older look at a picture that is made late must not take the newer one away."""
+    studio.edits.set(photo.id, turn=90)
+    first = studio.media("picture", photo.id)
+    studio.edits.set(photo.id, turn=180)
+    second = studio.media("picture", photo.id)
+    assert first != second and first.is_file() and second.is_file()
+    long_ago = time.time() - rendered.SECONDS_KEPT - 1
+    os.utime(first, (long_ago, long_ago))
+    studio.edits.set(photo.id, turn=270)
+    assert studio.media("picture", photo.id).is_file() and second.is_file() and not first.exists()
 
 
 def test_faces_are_cropped_to_and_those_without_stay(studio: Studio, photo: Picture) -> None:

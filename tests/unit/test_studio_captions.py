@@ -278,6 +278,22 @@ def test_a_correction_spares_what_a_person_changed_meanwhile(studio: Studio, rob
     assert texts(studio, robots)[:2] == ["my own words", "evened out"]
 
 
+def test_a_change_that_changed_nothing_is_passed_over_by_undo(studio: Studio, robots: Dataset) -> None:
+    first = studio.datasets.every_picture(robots.id)[0]
+    studio.captions.edit(action="set", text=f"{TRIGGER}, by hand", picture_ids=(first.id,))
+    studio.jobs.cancel([studio.captions.start(robots.id).id])
+    assert "by" in studio.captions.can_undo(robots.id)
+    assert studio.captions.undo(robots.id) == "Undone: a text for several captions. 1 caption is as before."
+    assert studio.datasets.picture(first.id).caption == first.caption
+    for _ in range(2):
+        with pytest.raises(Conflict, match="nothing to undo"):
+            studio.captions.undo(robots.id)
+    studio.jobs.cancel([studio.captions.start(robots.id).id])
+    with pytest.raises(Conflict, match="nothing to undo"):
+        studio.captions.undo(robots.id)
+    assert studio.captions.can_undo(robots.id) == ""
+
+
 def test_what_is_typed_while_captions_are_written_stays(studio: Studio, robots: Dataset) -> None:
     first = studio.datasets.every_picture(robots.id)[0]
     job = studio.captions.start(robots.id)
@@ -296,7 +312,7 @@ def test_what_is_typed_while_tags_are_changed_stays(
         studio.captions.set(picture.id, f"{TRIGGER}, grey hat, number {picture.id}")
     settle = studio_captions.wording.settled
 
-    def typed_meanwhile(texts: dict[int, str]) -> dict[int, str]:
+    def typed_meanwhile(texts: dict[int, str], **values: Any) -> dict[int, str]:
         studio.captions.set(first.id, "my own words")
         return settle({**texts, first.id: "evened out", second.id: "evened out"})
 

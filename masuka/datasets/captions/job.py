@@ -174,7 +174,12 @@ class _Writing:
         """One word for one thing in the whole set; what a person changed meanwhile stays."""
         self.reporter.stage("Choosing one wording")
         written = {id: said.caption for id, said in self.said.items() if said.caption}
-        even = settled(written, self.params["others"], self.entry.synonyms)
+        even = settled(
+            written,
+            self.params["others"],
+            self.entry.synonyms,
+            trigger_word=self.params["trigger_word"],
+        )
         for id, caption in even.items():
             if caption != written[id]:
                 self._tell(id, caption, was=written[id])
