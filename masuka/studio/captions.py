@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from masuka.datasets.captions import wording
+from masuka.datasets.captions.asked import NAME, Asked, write_asked
 from masuka.datasets.captions.captioners import CAPTIONERS, MODEL_FILES, Entry, Where, captioner_named
 from masuka.datasets.captions.text import ensure_trigger, fill_template
 from masuka.datasets.edits import Recipe
@@ -278,6 +279,10 @@ class Captions:
         self, dataset: Dataset, entry: Entry, wanted: CaptionPictures, chosen: Sequence[Picture]
     ) -> dict[str, Any]:
         ids = {picture.id for picture in chosen}
+        # One file for each set: while a job is not done, no other one is asked for.
+        asked = self._context.workspace.datasets.resolve() / f"{dataset.id:05d}" / NAME
+        others = [text for id, text in self.texts(dataset.id).items() if text and id not in ids]
+        token = write_asked(Asked([self._picture(dataset, p, wanted) for p in chosen], others), asked)
         folder = self._folder(entry) if entry.where != "hosted" else None
         return {
             "dataset_id": dataset.id,
@@ -290,8 +295,8 @@ class Captions:
             "folder": None if folder is None else str(folder),
             "service": self._service(entry, wanted) if entry.where == "hosted" else None,
             "device": self._context.settings.device,
-            "pictures": [self._picture(dataset, picture, wanted) for picture in chosen],
-            "others": [text for id, text in self.texts(dataset.id).items() if text and id not in ids],
+            "asked": str(asked),
+            "token": token,
         }
 
     def _picture(self, dataset: Dataset, picture: Picture, wanted: CaptionPictures) -> dict[str, Any]:
