@@ -147,6 +147,9 @@ def _painter(shown: Picture, *, masked: bool) -> str:
         f'<div class="thirds">{brushes}</div>'
         f'<div class="field"><label for="{TOOL}-brush">Size of the brush</label>'
         f'<input id="{TOOL}-brush" type="range" min="1" max="30" step="1" value="8"></div>'
+        '<p class="hint" id="picture-painter-keys">By keyboard, in the picture: arrows move the brush, Space paints, '
+        "Shift+Space erases, [ and ] change its size. Hold Space to draw a line.</p>"
+        '<p class="only-read" role="status" data-painter-says></p>'
         '<div class="actions"><button type="button" class="button primary" data-painter="save">Save</button>'
         f'<button type="button" class="button quiet" data-painter="close">Cancel</button>{remove}</div></div>'
     )
