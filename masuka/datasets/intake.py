@@ -179,7 +179,7 @@ def _known(file: str) -> list[dict[str, Any]]:
 
 
 def look(intake: Intake, params: dict[str, Any]) -> None:
-    """Tells what is wrong with the set as it is now; a large one is left to another job."""
+    """Tells what is wrong with the set as it is now; a large one is left alone."""
     if not intake.added:
         return
     # What other imports added since this one was asked for is compared too.

@@ -73,9 +73,9 @@ def forget_changes(db: Store, *, actor: Actor, dataset_id: int) -> None:
 
 
 def undo_change(db: Store, *, actor: Actor, change: CaptionChange) -> int:
-    """How many captions are again as they were; those that were so all along do not count.
+    """How many captions are again as they were.
 
-    Pictures that are gone are passed over.
+    Those that were so all along do not count; pictures that are gone are passed over.
     """
     actor.must_edit()
     with db.write() as conn:

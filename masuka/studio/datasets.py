@@ -89,7 +89,7 @@ class Datasets:
         return self.get(dataset_id)
 
     def trainings(self, dataset_id: int) -> int:
-        """How many trainings learnt from the set; without its pictures none can be repeated."""
+        """How many trainings learnt from the set, and need its pictures to be repeated."""
         return runs.count_runs(self._context.store, actor=self._context.actor, dataset_id=dataset_id)
 
     def delete(self, dataset_id: int) -> None:
