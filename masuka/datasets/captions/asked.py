@@ -21,7 +21,7 @@ _FILES = ("file", "matte")
 
 @dataclass(frozen=True)
 class Asked:
-    """`pictures` are to be captioned; `others` are the captions of the set's rest."""
+    """The pictures to be captioned, and the captions of the set's other ones."""
 
     pictures: Sequence[Mapping[str, Any]]
     others: Sequence[str]
