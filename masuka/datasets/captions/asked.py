@@ -40,7 +40,7 @@ def write_asked(asked: Asked, file: Path) -> str:
 
 
 def read_asked(file: Path, token: str) -> Asked:
-    """What was put there with that token; raises NotFound where it is not there any more."""
+    """What was put there with that token; raises NotFound where it is gone."""
     about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if about.get("token") != token:
         raise NotFound(
