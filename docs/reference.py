@@ -30,13 +30,16 @@ from masuka.requests.datasets import (  # noqa: E402
 )
 from masuka.requests.doctor import KeepBest, LookAfter  # noqa: E402
 from masuka.requests.edits import Augment, PictureEdits  # noqa: E402
+from masuka.requests.exchange import ExportDataset, PushDataset  # noqa: E402
 from masuka.requests.images import DrawImages  # noqa: E402
+from masuka.requests.intake import AddFromHub, AddLinks  # noqa: E402
+from masuka.requests.people import InvitePerson, NewPerson  # noqa: E402
 from masuka.requests.training import TrainImage  # noqa: E402
 
 FILE = ROOT / "docs" / "reference.md"
 REQUESTS: tuple[type[Request], ...] = (
     CreateCharacter, CreateDataset, UpdateDataset, AddPictures, EditCaptions, CaptionPictures, PictureEdits, Augment, LookAfter,
-    KeepBest, TrainImage, DrawImages,
+    KeepBest, AddLinks, AddFromHub, ExportDataset, PushDataset, TrainImage, DrawImages, NewPerson, InvitePerson,
 )  # fmt: skip
 VARIABLES = {
     "MASUKA_HOME": "The workspace: the folder of everything MASUKA keeps. Default: the system's place for data.",

@@ -14,7 +14,7 @@ Resolve = Callable[[str], Path]
 MOST_COMPARED = 2000
 """Pictures of the largest set that is compared at the end of an import.
 
-More take minutes, which nobody waits for there; such a set is looked at when asked."""
+More take minutes, which nobody waits for there; a job of its own looks at such a set."""
 
 
 class DatasetRow(Protocol):

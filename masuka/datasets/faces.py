@@ -110,8 +110,10 @@ class Cascades:
         """The faces, the largest first; profiles only where `thorough`."""
         grey = _grey(picture, THOROUGH_PX if thorough else QUICK_PX)
         least = max(20, round(max(grey.shape) * (SMALLEST / 2 if thorough else SMALLEST)))
-        step = 1.1 if thorough else 1.2
-        found = _search(self._front, grey, least, step, neighbours=4, weight=0.0)
+        # 240 faces pasted into photographs, 0.085 to 0.4 of the frame: 1.3 with 2 neighbours finds
+        # 67 %, 1.2 with 4 finds 64 % and takes half as long again; neither takes more cups for faces.
+        step, neighbours = (1.1, 4) if thorough else (1.3, 2)
+        found = _search(self._front, grey, least, step, neighbours=neighbours, weight=0.0)
         if thorough and not found:
             self._side = self._side or _cascade("haarcascade_profileface.xml")
             # The cascade knows one side; the mirrored picture shows the other.

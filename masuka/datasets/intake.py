@@ -27,6 +27,7 @@ from masuka.datasets.taking import PICTURE, THUMBNAIL, scores_of, take
 from masuka.errors import InvalidInput, MasukaError
 from masuka.jobs.reporter import Reporter
 from masuka.requests.datasets import TRIGGER_SLOT
+from masuka.requests.intake import given_name
 from masuka.requests.text import clean_filename, without_control
 
 SHOWN_NAME_CHARS = 255
@@ -50,6 +51,8 @@ class Intake:
     duplicates: int = 0
     ignored: int = 0
     refused: list[dict[str, str]] = field(default_factory=list)
+    unlooked: bool = False
+    """Whether nobody compared the new pictures with the others: there are too many."""
 
     def take(self, encoded: Encoded, image: Image.Image, *, name: str, caption: str | None) -> None:
         """Stores and reports one picture with its caption, unless the set has it."""
@@ -73,24 +76,25 @@ class Intake:
             small.unlink()
             return False
         for remark in about["remarks"]:
-            self.reporter.note(f"{without_control(name)[:SHOWN_NAME_CHARS]}: {remark}")
+            self.reporter.note(f"{_shown(name)}: {remark}")
         file = keep_staged(picture, small, self.folder / f"{about['sha256'][:16]}{about['suffix']}")
         self._report(file, about, name=name, caption=caption)
         return True
 
     def refuse(self, name: str, error: MasukaError) -> None:
         """Puts one file on the list of those not taken, with its reason."""
-        shown = without_control(name)[:SHOWN_NAME_CHARS]
+        shown = _shown(name)
         self.refused.append({"name": shown, "message": error.message, "hint": error.hint})
         self.reporter.note(f"{shown}: {error}")
 
     def result(self) -> dict[str, Any]:
-        """What the job gives back."""
+        """What the job gives back; with `unlooked` the studio has the set looked at next."""
         return {
             "added": self.added,
             "duplicates": self.duplicates,
             "ignored": self.ignored,
             "refused": self.refused,
+            **({"unlooked": True} if self.unlooked else {}),
         }
 
     def _report(self, file: Path, about: dict[str, Any], *, name: str, caption: str | None) -> None:
@@ -113,7 +117,7 @@ class Intake:
                 return captions.written_caption(text, self.trigger_word, self.class_word), "file"
             except InvalidInput as error:
                 hint = f"{error.hint} The picture got the template's caption."
-                self.refuse(f"caption of {name}", InvalidInput(error.message, hint))
+                self.refuse(f"caption of {given_name(name)}", InvalidInput(error.message, hint))
         filled = captions.fill_template(self.caption_template, self.trigger_word, self.class_word)
         return filled, "template"
 
@@ -175,7 +179,7 @@ def _known(file: str) -> list[dict[str, Any]]:
 
 
 def look(intake: Intake, params: dict[str, Any]) -> None:
-    """Tells what is wrong with the set as it is now; a large one is left for later."""
+    """Tells what is wrong with the set as it is now; a large one is left alone."""
     if not intake.added:
         return
     # What other imports added since this one was asked for is compared too.
@@ -185,7 +189,8 @@ def look(intake: Intake, params: dict[str, Any]) -> None:
             intake.rows.append(row)
     total = len(intake.known_sha256)
     if len(intake.rows) < total or total > MOST_COMPARED:
-        intake.reporter.note("The whole set has not been looked through; the doctor does it when asked.")
+        intake.unlooked = True
+        intake.reporter.note("So large a set is looked through by a job of its own.")
         return
     intake.reporter.stage("Looking for copies and flaws")
     found = doctor.examine(
@@ -276,6 +281,10 @@ def _count_again(line: dict[str, Any], intake: Intake) -> None:
             intake.rows.append(line["row"])
     if line["sha256"]:
         intake.known_sha256.add(line["sha256"])
+
+
+def _shown(name: str) -> str:
+    return given_name(without_control(name))[:SHOWN_NAME_CHARS]
 
 
 def _file_name(name: str) -> str:

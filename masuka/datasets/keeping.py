@@ -52,7 +52,7 @@ def thumbnail(small: Image.Image, width: int, height: int) -> bytes:
     steps = int(min(small.width / size[0], small.height / size[1]) / 1.5)
     coarse = small.reduce(steps) if steps > 1 else small  # whole steps first: many times quicker
     buffer = io.BytesIO()
-    coarse.resize(size, Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=85, method=1)
+    coarse.resize(size, Image.Resampling.BICUBIC).save(buffer, "WEBP", quality=85, method=1)
     return buffer.getvalue()
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from functools import lru_cache
 
-from masuka.datasets.captions.text import has_trigger
+from masuka.datasets.captions.text import count_trigger
 
 FEWEST_THE_SAME = 4
 """From so many captions on, one text for all is worth a word."""
@@ -34,6 +35,9 @@ _OPPOSITES = (
     ("the eyes", ("eyes closed", "closed eyes"), ("eyes open", "open eyes", "wide eyes")),
     ("the picture", ("black and white", "monochrome"), ("in full colour", "in full color", "colourful", "colorful")),
 )  # fmt: skip
+_ANY_OPPOSITE = re.compile("|".join(re.escape(word) for _, *sides in _OPPOSITES for side in sides for word in side))
+_KEPT = 20_000
+"""Captions whose reading is kept: a page of a large set asks for all of them, few having changed."""
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -63,30 +67,36 @@ def tokens(caption: str) -> int:
     return sum(1 if len(piece) <= 7 else -(-len(piece) // 6) for piece in _WORD.findall(caption))
 
 
+def is_longer(caption: str, longest_tokens: int) -> bool:
+    """Whether it has about more tokens than that; each has a character at least."""
+    return len(caption) > longest_tokens and tokens(caption) > longest_tokens
+
+
 def longest_for(base: str) -> int:
     """How many tokens of a caption that base reads; CLIP's number for unknown ones."""
     return TOKENS_OF_BASE.get(base, CLIP_TOKENS)
 
 
-def _alone(caption: str, trigger_word: str, longest_tokens: int) -> list[str]:
+@lru_cache(maxsize=_KEPT)
+def _alone(caption: str, trigger_word: str, longest_tokens: int) -> tuple[str, ...]:
     if not caption.strip():
-        return ["It is empty."]
+        return ("It is empty.",)
     found: list[str] = []
-    count = len(re.findall(rf"(?<![\w-]){re.escape(trigger_word)}(?![\w-])", caption))
-    if not has_trigger(caption, trigger_word):
+    count = count_trigger(caption, trigger_word)
+    if not count:
         found.append(f"The trigger word {trigger_word} is missing.")
     elif count > 1:
         found.append(f"The trigger word {trigger_word} stands in it more than once.")
-    if tokens(caption) > longest_tokens:
+    if is_longer(caption, longest_tokens):
         found.append(f"It is longer than about {longest_tokens} tokens; what is behind them is not read.")
     lower = caption.casefold()
-    for what, one, other in _OPPOSITES:
+    for what, one, other in _OPPOSITES if _ANY_OPPOSITE.search(lower) else ():
         if _says(lower, one) and _says(lower, other):
             found.append(f"It contradicts itself about {what}.")
     for part, colours in _colours(caption).items():
         if len(colours) > 1:
             found.append(f"It gives the {part} two colours: {' and '.join(sorted(colours))}.")
-    return found
+    return tuple(found)
 
 
 def _against_each_other(captions: Mapping[int, str]) -> dict[int, list[str]]:
@@ -108,10 +118,12 @@ def _against_each_other(captions: Mapping[int, str]) -> dict[int, list[str]]:
     return found
 
 
-def _colours(caption: str) -> dict[str, set[str]]:
+@lru_cache(maxsize=_KEPT)
+def _colours(caption: str) -> Mapping[str, set[str]]:
     """The colours that the caption gives hair and eyes."""
     found: dict[str, set[str]] = defaultdict(set)
-    for colour, part in _COLOUR_OF.findall(caption.casefold()):
+    lower = caption.casefold()
+    for colour, part in _COLOUR_OF.findall(lower) if "hair" in lower or "eye" in lower else ():
         found["hair" if part.startswith("hair") else "eyes"].add(_SAME_COLOUR.get(colour, colour))
     return found
 

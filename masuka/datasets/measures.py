@@ -19,7 +19,7 @@ from PIL import Image
 
 from masuka.datasets import faces, letters
 
-VERSION = 1
+VERSION = 2
 """Grows when a measure changes its meaning; older scores are then measured again."""
 SMALL_PX = 1024
 """The longer side of the picture that is measured; a larger one is scaled down first."""
@@ -64,10 +64,9 @@ def measure(
         "letters": letters.longest_row(grey),
         **_light(grey),
         "jpeg_quality": jpeg_quality,
-        "pixels": _named(pixels, grey, f"{width}x{height}"),
-        **_looks(pixels, grey),
+        **_compared(pixels, grey, f"{width}x{height}"),
     }
-    found = _faces(small)
+    found = _faces(grey)
     if found is not None:
         scores["faces"] = found
     return scores
@@ -116,18 +115,27 @@ def unpacked(text: str) -> npt.NDArray[np.uint8]:
     return np.frombuffer(base64.b64decode(text), dtype=np.uint8)
 
 
-def _named(pixels: Pixels, grey: Grey, size: str) -> str:
+def _compared(pixels: Pixels, grey: Grey, size: str) -> dict[str, Any]:
+    """What pictures are compared by; all but the name from a rough, quickly made copy."""
+    step = max(1, min(grey.shape) // 128)  # whole steps are many times quicker than any others
+    rough = cv2.resize(
+        pixels[: grey.shape[0] // step * step, : grey.shape[1] // step * step],
+        (grey.shape[1] // step, grey.shape[0] // step),
+        interpolation=cv2.INTER_AREA,
+    )
+    return {"pixels": _named(grey, rough, size), **_looks(rough)}
+
+
+def _named(grey: Grey, rough: Pixels, size: str) -> str:
     """16 hex digits that two pictures share only where they look the same.
 
-    All of the light, but colours four times coarser: hashing all of them takes as long as
+    All of the light, but roughly the colours: hashing all of them takes as long as
     measuring them.
     """
-    small = (max(1, grey.shape[1] // 4), max(1, grey.shape[0] // 4))
-    colours = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)
-    digest = hashlib.blake2b(grey.tobytes(), digest_size=8)
-    digest.update(colours.tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(grey).data)
+    digest.update(np.ascontiguousarray(rough).data)
     digest.update(size.encode())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 def _differences(grey: Grey, axis: int) -> Grey:
@@ -161,14 +169,9 @@ def _light(grey: Grey) -> dict[str, float]:
     }
 
 
-def _looks(pixels: Pixels, grey: Grey) -> dict[str, Any]:
+def _looks(rough: Pixels) -> dict[str, Any]:
+    grey = cv2.cvtColor(rough, cv2.COLOR_RGB2GRAY)
     look = cv2.resize(grey, (LOOK_SIDE, LOOK_SIDE), interpolation=cv2.INTER_AREA)
-    step = max(1, min(grey.shape) // 128)  # whole steps are many times quicker than any others
-    rough = cv2.resize(
-        pixels[: grey.shape[0] // step * step, : grey.shape[1] // step * step],
-        (grey.shape[1] // step, grey.shape[0] // step),
-        interpolation=cv2.INTER_AREA,
-    )
     small = cv2.resize(rough, (64, 64), interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
     inside = np.zeros((64, 64), dtype=bool)
@@ -241,6 +244,8 @@ _LUMINANCE = (
 """ITU-T T.81, Annex K, table K.1."""
 
 
-def _faces(small: Image.Image) -> list[list[float]] | None:
+def _faces(grey: Grey) -> list[list[float]] | None:
     """Faces as shares of the frame; None where there is no detector."""
-    return None if faces.why_none() else [face.as_list() for face in faces.detect(small)]
+    if faces.why_none():
+        return None
+    return [face.as_list() for face in faces.detect(Image.fromarray(grey))]

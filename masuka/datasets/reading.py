@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -14,7 +15,11 @@ def read_file(path: Path, limit: int) -> bytes:
     try:
         must_be_plain(path)
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            # As much as there is: room for the limit would be taken from the system for each anew.
+            size = min(limit, os.fstat(file.fileno()).st_size)
+            data = file.read(size + 1)
+            if len(data) > size:  # it grew meanwhile, or is too large
+                data += file.read(limit + 1 - len(data))
             if len(data) > limit:
                 raise too_many_bytes(max(len(data), path.stat().st_size), limit)
             return data

@@ -11,6 +11,8 @@ import io
 import os
 import secrets
 import threading
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +30,8 @@ _SAVED = {
 }
 _AT_ONCE = threading.BoundedSemaphore(2)
 """A page of sixty tiles asks for sixty pictures at once; each may take 120 MB while it is made."""
+SECONDS_KEPT = 60.0
+"""So long what was rendered before an edit stays: two who ask at once end in any order."""
 _ROOM = 2.0
 """A thumbnail is cut from a decoding at least this many times its size."""
 
@@ -83,9 +87,11 @@ def forget(folder: Path, sha256: str) -> None:
 
 
 def _forget_older(folder: Path, newest: Path) -> None:
+    """What was rendered a moment ago stays: it may be newer in truth, or just be sent."""
     for old in folder.glob(f"{newest.name[:16]}-*"):
-        if old != newest:
-            old.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # somebody else forgot it too
+            if old != newest and time.time() - old.stat().st_mtime > SECONDS_KEPT:
+                old.unlink()
 
 
 def _decoded_small(file: Path, recipe: Recipe) -> Image.Image:

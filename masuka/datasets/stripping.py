@@ -17,7 +17,10 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def without_metadata(data: bytes, name: str) -> bytes | None:
-    """The file without metadata and appended data; None where it cannot be cut."""
+    """The file without metadata and appended data, itself where it has none.
+
+    None where it cannot be cut.
+    """
     if name == "JPEG":
         return _jpeg(data)
     return _webp(data) if name == "WEBP" else None
@@ -44,7 +47,10 @@ def _jpeg(data: bytes) -> bytes | None:
             end = after.start()
             kept.append(view[at:end])
             if data[end + 1] == _EOI:
-                return b"".join([*kept, b"\xff\xd9"])
+                kept.append(b"\xff\xd9")
+                # Nothing else may differ than what is missing, and the first header's own last bytes.
+                whole = end + 2 == len(data) == sum(map(len, kept)) and data.startswith(b"".join(kept[:2]))
+                return data if whole else b"".join(kept)
         elif marker == _APP0:
             kept.append(_without_thumbnail(data[at:end]))
         elif marker == _APP14 or (marker not in _APPLICATION and marker != _COM):

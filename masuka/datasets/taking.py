@@ -32,7 +32,7 @@ def take(item: dict[str, Any]) -> dict[str, Any]:
     source = hashlib.sha256(data).hexdigest()
     if source in known_in(item["known"]):
         return {"source": source, "known": True}
-    encoded, small, about = seen(data)
+    encoded, small, about = seen(data, source)
     staged = Path(item["staged"])
     staged.with_suffix(f".{PICTURE}").write_bytes(encoded.data)
     staged.with_suffix(f".{THUMBNAIL}").write_bytes(thumbnail(small, encoded.width, encoded.height))
@@ -48,13 +48,15 @@ def take(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def seen(data: bytes) -> tuple[Encoded, Image.Image, dict[str, Any]]:
-    """The picture as it is stored, a small look at it, and its `scores` and `remarks`."""
+def seen(data: bytes, source: str = "") -> tuple[Encoded, Image.Image, dict[str, Any]]:
+    """The picture as it is stored, a small look at it, and its `scores` and `remarks`.
+
+    `source` is the SHA-256 of the data, where that is known.
+    """
     quick = glance(data)
     if quick is not None:
-        encoded = Encoded(
-            quick.file, quick.suffix, hashlib.sha256(quick.file).hexdigest(), quick.width, quick.height
-        )
+        sha256 = source if source and quick.file is data else hashlib.sha256(quick.file).hexdigest()
+        encoded = Encoded(quick.file, quick.suffix, sha256, quick.width, quick.height)
         return encoded, quick.small, _about(quick.small, encoded, quick.tables, quick.remarks)
     decoded = decode(data)
     encoded, small = encode(decoded), shrunk(decoded.image)

@@ -46,8 +46,10 @@ class Supervisor:
 
     `flag_s` is how long a job that was cancelled may take to notice, `term_s` how long it
     then has after SIGTERM before it is killed. With `lent`, jobs that borrow a GPU are
-    left to the events that ask for them.
+    left to the events that ask for them. `after_job` is called with each job that ended here.
     """
+
+    after_job: Callable[[Job], None] | None = None
 
     def __init__(
         self,
@@ -251,10 +253,12 @@ class Supervisor:
             attempt.terminated_s = time.monotonic()
             attempt.process.kill()
         elif end is not None:
-            settle(store, workspace, job.id, attempt.files, end, attempt.kind)
+            settled = settle(store, workspace, job.id, attempt.files, end, attempt.kind)
             if end.event.get("leaving"):
                 slot.retire(attempt.process)
             slot.free()
+            if settled is not None and self.after_job is not None:
+                self.after_job(settled)
         elif not alive:
             # Ended by us it was no crash, whatever the code says.
             code = attempt.process.exit_code() if attempt.terminated_s is None else None

@@ -12,9 +12,17 @@ from masuka.requests.base import Request, field
 from masuka.requests.text import without_control
 
 MOST_LINKS = 2000
+SENT = "sent-"
+"""Begins the names of the folders in which an upload puts files, each with a number."""
+_SENT = re.compile(rf"{SENT}\d+/")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _PAGE = re.compile(r"(https?://)?(www\.)?(huggingface\.co|hf\.co)/", re.IGNORECASE)
 _REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,199}")
+
+
+def given_name(name: str) -> str:
+    """The name that a person gave a file, without the folder that an upload put it in."""
+    return _SENT.sub("", name, count=1) if _SENT.match(name) else name
 
 
 def clean_repo(text: str) -> str:

@@ -10,7 +10,7 @@ from masuka.requests.actor import Actor
 from masuka.store.connect import Store
 from masuka.store.datasets import get_dataset
 from masuka.store.pictures import Picture
-from masuka.store.rows import contains, decode, encode, list_rows, now_at, visible
+from masuka.store.rows import contains, decode, encode, list_rows, now_at
 
 KEPT = 50
 ONLY = {
@@ -73,7 +73,10 @@ def forget_changes(db: Store, *, actor: Actor, dataset_id: int) -> None:
 
 
 def undo_change(db: Store, *, actor: Actor, change: CaptionChange) -> int:
-    """How many captions are as they were; pictures that are gone are passed over."""
+    """How many captions are again as they were.
+
+    Those that were so all along do not count; pictures that are gone are passed over.
+    """
     actor.must_edit()
     with db.write() as conn:
         get_dataset(db, actor=actor, id=change.dataset_id)
@@ -81,8 +84,8 @@ def undo_change(db: Store, *, actor: Actor, change: CaptionChange) -> int:
         for id, (caption, caption_from) in change.before.items():
             restored += conn.execute(
                 "UPDATE pictures SET caption = ?, caption_from = ?, caption_problem = '', updated_at = ? "
-                "WHERE id = ? AND dataset_id = ?",
-                [caption, caption_from, now_at(), int(id), change.dataset_id],
+                "WHERE id = ? AND dataset_id = ? AND (caption, caption_from, caption_problem) IS NOT (?, ?, '')",
+                [caption, caption_from, now_at(), int(id), change.dataset_id, caption, caption_from],
             ).rowcount
         conn.table("caption_changes").delete_where("id = ?", [change.id])
     return restored
@@ -108,14 +111,3 @@ def search_captions(
     if search:
         where["caption || ' ' || original_name LIKE ? ESCAPE '!'"] = contains(search)
     return list_rows(db, Picture, table="pictures", actor=actor, where=where, order_by="id", limit=limit)
-
-
-def list_caption_texts(db: Store, *, actor: Actor, dataset_id: int) -> dict[int, str]:
-    """Every caption of the pictures that are not set aside, by picture id."""
-    get_dataset(db, actor=actor, id=dataset_id)
-    sql = (
-        "SELECT id, caption FROM pictures WHERE dataset_id = ? AND NOT aside "  # noqa: S608 - no text from outside
-        f"AND {visible(actor, 'pictures')} ORDER BY id"
-    )
-    with db.read() as conn:
-        return {row["id"]: row["caption"] for row in conn.query(sql, [dataset_id])}

@@ -174,6 +174,13 @@ def list_runs(
     return list_rows(db, Run, table="runs", actor=actor, where=where, limit=limit)
 
 
+def count_runs(db: Store, *, actor: Actor, dataset_id: int) -> int:
+    """How many trainings learnt from the data set."""
+    sql = f"SELECT count(*) FROM runs WHERE dataset_id = ? AND {visible(actor, 'runs')}"  # noqa: S608 - a number
+    with db.read() as conn:
+        return int(conn.execute(sql, [dataset_id]).fetchone()[0])
+
+
 def set_run(db: Store, *, actor: Actor, id: int, **changes: Unpack[RunChanges]) -> Run:
     """The changed run; raises NotFound."""
     actor.must_edit()

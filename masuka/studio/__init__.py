@@ -8,6 +8,7 @@ happens in workers.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -30,6 +31,7 @@ from masuka.studio.context import Context
 from masuka.studio.datasets import Datasets
 from masuka.studio.doctor import Doctor
 from masuka.studio.edits import Edits
+from masuka.studio.following import follow_up
 from masuka.studio.images import Images
 from masuka.studio.jobs import Jobs
 from masuka.studio.library import Library
@@ -95,17 +97,18 @@ class Studio:
         # A job's old log may show a key that nothing in this process has used yet.
         logs.redact.learn(settings.secrets.values())
         stored_secrets(store, settings, OWNER.user_id)
-        supervisor = None
         keeper = open_keeper(store, settings, opening, app=workers == "processes")
-        if workers == "processes":
-            supervisor = Supervisor(store, settings, lent=lend is not None)
+        supervisor = Supervisor(store, settings, lent=lend is not None) if workers == "processes" else None
+        context = Context(
+            settings=settings, store=store, actor=OWNER, supervisor=supervisor, keeper=keeper, lend=lend,
+            after_job=follow_up,
+        )  # fmt: skip
+        if supervisor is None:
+            recover(store, settings)
+        else:
+            supervisor.after_job = partial(follow_up, context)
             # A training that goes on needs its pictures and checkpoints first.
             keeper.when_ready(supervisor.start) if keeper else supervisor.start()
-        else:
-            recover(store, settings)
-        context = Context(
-            settings=settings, store=store, actor=OWNER, supervisor=supervisor, keeper=keeper, lend=lend
-        )
         return cls(context)
 
     def acting_as(self, actor: Actor) -> Studio:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from masuka.datasets.captions import wording
+from masuka.datasets.captions.asked import NAME, Asked, write_asked
 from masuka.datasets.captions.captioners import CAPTIONERS, MODEL_FILES, Entry, Where, captioner_named
 from masuka.datasets.captions.text import ensure_trigger, fill_template
 from masuka.datasets.edits import Recipe
@@ -20,7 +21,7 @@ from masuka.requests.captions import CaptionPictures
 from masuka.requests.datasets import EditCaptions, clean_caption
 from masuka.store import caption_changes as changes
 from masuka.store import datasets as rows
-from masuka.store import pictures
+from masuka.store import outlines, pictures
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
 from masuka.store.pictures import Picture
@@ -155,6 +156,22 @@ class Captions:
             limit=limit,
         )
 
+    def texts(self, dataset_id: int, *, search: str = "", only: str = "kept") -> dict[int, str]:
+        """The captions of `table` without a limit, by picture, and nothing else of them."""
+        return outlines.list_captions(
+            self._context.store,
+            actor=self._context.actor,
+            dataset_id=dataset_id,
+            search=search.strip(),
+            only=only,
+        )
+
+    def problems(self, dataset_id: int) -> dict[int, str]:
+        """Why the captioner could not do kept pictures, by picture."""
+        return outlines.list_caption_problems(
+            self._context.store, actor=self._context.actor, dataset_id=dataset_id
+        )
+
     def set(self, picture_id: int, text: str, *, before: str | None = None) -> Picture:
         """The picture with its new caption; raises as `datasets.set_caption` does."""
         return self._datasets.set_caption(picture_id, text, before=before)
@@ -166,16 +183,21 @@ class Captions:
     def undo(self, dataset_id: int) -> str:
         """Says which change was taken back; raises Conflict where there is none.
 
-        Of each set the last 50 changes can be undone, whoever made them.
+        Of each set the last 50 changes can be undone, whoever made them. One that changed
+        nothing, such as a captioner's that failed at once, is passed over.
         """
         self._context.actor.must_edit()
         store, actor = self._context.store, self._context.actor
         with store.write():
-            change = changes.last_change(store, actor=actor, dataset_id=dataset_id)
-            if change is None:
-                raise Conflict("There is nothing to undo.")
-            self._must_be_quiet(self._datasets.get(dataset_id))
-            count = changes.undo_change(store, actor=actor, change=change)
+            count = 0
+            while not count:
+                change = changes.last_change(store, actor=actor, dataset_id=dataset_id)
+                if change is None:
+                    break
+                self._must_be_quiet(self._datasets.get(dataset_id))
+                count = changes.undo_change(store, actor=actor, change=change)
+        if change is None:  # said only now: what changed nothing is forgotten for good
+            raise Conflict("There is nothing to undo.")
         return f"Undone: {change.what}. {count} {'caption is' if count == 1 else 'captions are'} as before."
 
     def can_undo(self, dataset_id: int) -> str:
@@ -185,11 +207,11 @@ class Captions:
 
     def statistics(self, dataset_id: int) -> list[tuple[str, int]]:
         """Each tag of the captions with how many have it, the most frequent first."""
-        return wording.statistics(self._texts(dataset_id).values())
+        return wording.statistics(self.texts(dataset_id).values())
 
     def always(self, dataset_id: int) -> list[str]:
         """What nearly every caption says: traits that the trigger word may well stand for."""
-        dataset, texts = self._datasets.get(dataset_id), [t for t in self._texts(dataset_id).values() if t]
+        dataset, texts = self._datasets.get(dataset_id), [t for t in self.texts(dataset_id).values() if t]
         if len(texts) < _FEWEST_TO_JUDGE:
             return []
         rules = wording.Rules("tags", dataset.trigger_word, dataset.class_word)
@@ -211,11 +233,12 @@ class Captions:
 
     def even_out(self, dataset_id: int) -> int:
         """How many captions got the words that the set uses most for one thing."""
-        texts = self._texts(dataset_id)
-        return self._write(dataset_id, "one wording", texts, wording.settled(texts))
+        texts = self.texts(dataset_id)
+        even = wording.settled(texts, trigger_word=self._datasets.get(dataset_id).trigger_word)
+        return self._write(dataset_id, "one wording", texts, even)
 
     def _change_tags(self, dataset_id: int, what: str, change: Any) -> int:
-        held = {id: text for id, text in self._texts(dataset_id).items() if text}
+        held = {id: text for id, text in self.texts(dataset_id).items() if text}
         return self._write(dataset_id, what, held, {id: change(text) for id, text in held.items()})
 
     def _write(self, dataset_id: int, what: str, old: Mapping[int, str], new: Mapping[int, str]) -> int:
@@ -230,11 +253,6 @@ class Captions:
                 return 0
             remember(self._context, dataset_id, what, before)
             return pictures.set_captions(store, actor=actor, captions={p.id: wanted[p.id] for p in before})
-
-    def _texts(self, dataset_id: int) -> dict[int, str]:
-        return changes.list_caption_texts(
-            self._context.store, actor=self._context.actor, dataset_id=dataset_id
-        )
 
     def _chosen(self, dataset: Dataset, wanted: CaptionPictures) -> list[Picture]:
         every = {picture.id: picture for picture in self._datasets.every_picture(dataset.id)}
@@ -261,6 +279,10 @@ class Captions:
         self, dataset: Dataset, entry: Entry, wanted: CaptionPictures, chosen: Sequence[Picture]
     ) -> dict[str, Any]:
         ids = {picture.id for picture in chosen}
+        # One file for each set: while a job is not done, no other one is asked for.
+        asked = self._context.workspace.datasets.resolve() / f"{dataset.id:05d}" / NAME
+        others = [text for id, text in self.texts(dataset.id).items() if text and id not in ids]
+        token = write_asked(Asked([self._picture(dataset, p, wanted) for p in chosen], others), asked)
         folder = self._folder(entry) if entry.where != "hosted" else None
         return {
             "dataset_id": dataset.id,
@@ -273,8 +295,8 @@ class Captions:
             "folder": None if folder is None else str(folder),
             "service": self._service(entry, wanted) if entry.where == "hosted" else None,
             "device": self._context.settings.device,
-            "pictures": [self._picture(dataset, picture, wanted) for picture in chosen],
-            "others": [text for id, text in self._texts(dataset.id).items() if text and id not in ids],
+            "asked": str(asked),
+            "token": token,
         }
 
     def _picture(self, dataset: Dataset, picture: Picture, wanted: CaptionPictures) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +21,7 @@ from masuka.store.opening import database_file
 if TYPE_CHECKING:
     from masuka.jobs.executors.lent import Lend
     from masuka.jobs.supervisor import Supervisor
+    from masuka.store.jobs import Job
     from masuka.vault.keeper import Keeper
 
 RequestT = TypeVar("RequestT", bound=Request)
@@ -37,6 +38,8 @@ class Context:
     keeper: Keeper | None = None
     lend: Lend | None = None
     """Borrows a GPU for a job, on the one host where it belongs to each request."""
+    after_job: Callable[[Context, Job], None] = field(default=lambda _context, _job: None, compare=False)
+    """What is done once a job was settled."""
     password_tries: Throttle = field(default_factory=password_tries, compare=False)
     """How often each name's password was guessed, here and at the door."""
     found: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)

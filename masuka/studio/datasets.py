@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from masuka.requests.datasets import (
 from masuka.requests.exchange import ExportDataset, PushDataset
 from masuka.requests.intake import AddFromHub, AddLinks
 from masuka.requests.text import clean_path
-from masuka.store import caption_changes, characters, pictures
+from masuka.store import caption_changes, characters, outlines, pictures, runs
 from masuka.store import datasets as rows
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
@@ -87,6 +87,10 @@ class Datasets:
                 # To go back behind this would bring the old trigger word back.
                 caption_changes.forget_changes(store, actor=actor, dataset_id=dataset_id)
         return self.get(dataset_id)
+
+    def trainings(self, dataset_id: int) -> int:
+        """How many trainings learnt from the set, and need its pictures to be repeated."""
+        return runs.count_runs(self._context.store, actor=self._context.actor, dataset_id=dataset_id)
 
     def delete(self, dataset_id: int) -> None:
         """Stops its unfinished jobs, trainings too, then deletes the set with its files."""
@@ -188,11 +192,11 @@ class Datasets:
         dataset_id: int,
         *,
         after: int | None = None,
-        limit: int = 60,
+        limit: int | None = 60,
         only: str = "kept",
         sort: str = "added",
     ) -> Sequence[Picture]:
-        """Up to `limit` pictures in that order, behind the picture `after`.
+        """Up to `limit` pictures (None: all) in that order, behind the picture `after`.
 
         `only` is all, kept, aside, doubtful or a kind of finding; see `store.pictures` for
         the orders.
@@ -215,6 +219,10 @@ class Datasets:
         ):
             found.extend(page)
         return found
+
+    def some(self, picture_ids: Iterable[int]) -> Sequence[Picture]:
+        """These pictures, each once; raises NotFound for one that is not there."""
+        return pictures.get_pictures(self._context.store, actor=self._context.actor, ids=picture_ids)
 
     def picture(self, picture_id: int) -> Picture:
         """One picture; raises NotFound."""
@@ -327,7 +335,7 @@ class Datasets:
         """
         return check.problems(
             self.get(dataset_id),
-            self._kept(dataset_id),
+            outlines.list_outlines(self._context.store, actor=self._context.actor, dataset_id=dataset_id),
             resolve=self._file if read_files else self._context.workspace.resolve,
             resolution_px=resolution_px,
             read_files=read_files,

@@ -12,7 +12,7 @@ from masuka.datasets import lint as captions
 from masuka.datasets.doctor import KINDS, KindOfFinding, Remedy, shows_people
 from masuka.errors import InvalidInput
 from masuka.requests.doctor import KeepBest, LookAfter
-from masuka.store import datasets, findings, pictures
+from masuka.store import datasets, findings, outlines, pictures
 from masuka.store.datasets import Dataset
 from masuka.store.findings import Finding
 from masuka.store.jobs import Job
@@ -130,9 +130,8 @@ class Doctor:
         """The findings of these pictures, gravest first; those without are left out."""
         store, actor = self._context.store, self._context.actor
         sets: dict[int, list[int]] = {}
-        for id in picture_ids:
-            picture = pictures.get_picture(store, actor=actor, id=id)
-            sets.setdefault(picture.dataset_id, []).append(id)
+        for picture in pictures.get_pictures(store, actor=actor, ids=picture_ids):
+            sets.setdefault(picture.dataset_id, []).append(picture.id)
         found: dict[int, list[Finding]] = {}
         for dataset_id, ids in sets.items():
             for finding in findings.list_findings(store, actor=actor, dataset_id=dataset_id, picture_ids=ids):
@@ -205,7 +204,7 @@ class Doctor:
         """
         dataset = self._dataset(dataset_id)
         return captions.lint(
-            {p.id: p.caption for p in self._every(dataset_id, only="kept")},
+            outlines.list_captions(self._context.store, actor=self._context.actor, dataset_id=dataset_id),
             trigger_word=dataset.trigger_word,
             longest_tokens=captions.longest_for(base),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +10,15 @@ from typing import Any, Literal
 from PIL import Image
 
 from masuka.datasets import crops, keeping, masks, rendered, varying
-from masuka.datasets.buckets import Shape, shapes_of
+from masuka.datasets.buckets import shapes_of
 from masuka.datasets.crops import PARTS, Face, Part, faces_of
 from masuka.datasets.edits import Recipe, edited_size, render
+from masuka.datasets.lint import longest_for
 from masuka.errors import Conflict, InvalidInput
 from masuka.generation import prompts
 from masuka.requests.edits import Augment, Crop, PictureEdits
 from masuka.store import datasets as sets
+from masuka.store import outlines
 from masuka.store import pictures as rows
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
@@ -25,8 +26,9 @@ from masuka.store.pictures import Picture
 from masuka.studio.context import Context, parsed
 from masuka.studio.datasets import Datasets
 from masuka.studio.jobs import Jobs
+from masuka.studio.sheet import Overview as Overview
 from masuka.studio.sheet import SheetRow as SheetRow
-from masuka.studio.sheet import sheet_row
+from masuka.studio.sheet import overview, sheet_row
 
 LOOKED_AT_ONCE = 40
 """Pictures without measurements in which faces are looked for while a person waits."""
@@ -234,21 +236,21 @@ class Edits:
         """
         return self._rendered(self._datasets.picture(picture_id), thumbnail=thumbnail)
 
-    def sheet(self, dataset_id: int, base: str, resolution_px: int) -> list[SheetRow]:
-        """What a trainer of that base sees of every picture that is not set aside."""
-        dataset = self._datasets.get(dataset_id)
-        shapes = shapes_of(base, resolution_px)
-        words = {"trigger_word": dataset.trigger_word, "class_word": dataset.class_word}
-        return [
-            sheet_row(picture, shapes, prompts.fill(picture.caption, **words))
-            for picture in self._datasets.every_picture(dataset_id)
-            if not picture.aside
-        ]
+    def sheet(
+        self, dataset_id: int, base: str, resolution_px: int, *, after: int = 0, limit: int | None = None
+    ) -> list[SheetRow]:
+        """What a trainer of that base sees of kept pictures, in the order they came."""
+        words, shapes = self._words(dataset_id), shapes_of(base, resolution_px)
+        page = self._datasets.pictures(dataset_id, after=after, limit=limit, only="kept")
+        return [sheet_row(picture, shapes, prompts.fill(picture.caption, **words)) for picture in page]
 
-    def buckets(self, dataset_id: int, base: str, resolution_px: int) -> list[tuple[Shape, int]]:
-        """Every bucket that is used and how many pictures it has, the fullest first."""
-        rows = self.sheet(dataset_id, base, resolution_px)
-        return Counter(Shape(row.width, row.height) for row in rows).most_common()
+    def overview(self, dataset_id: int, base: str, resolution_px: int) -> Overview:
+        """What a trainer of that base makes of all kept pictures: buckets, what is lost."""
+        store, actor, words = self._context.store, self._context.actor, self._words(dataset_id)
+        sizes = outlines.list_sizes(store, actor=actor, dataset_id=dataset_id)
+        captions = outlines.list_captions(store, actor=actor, dataset_id=dataset_id).values()
+        filled = (prompts.fill(caption, **words) for caption in captions)
+        return overview(sizes, filled, shapes_of(base, resolution_px), longest_for(base))
 
     def augment(self, dataset_id: int) -> Varied:
         """How the set's pictures are varied, with a warning where mirroring may harm."""
@@ -324,14 +326,16 @@ class Edits:
         return faces.why_none(self._context.workspace.models)
 
     def _asymmetry(self, dataset_id: int) -> str:
-        kept = [p for p in self._datasets.every_picture(dataset_id) if not p.aside]
-        step = max(1, len(kept) // COMPARED)
+        captions = outlines.list_captions(
+            self._context.store, actor=self._context.actor, dataset_id=dataset_id
+        )
+        ids = list(captions)[:: max(1, len(captions) // COMPARED)]
         compared = [
             (_opened(small), faces_of(p.scores) or [])
-            for p in kept[::step]
+            for p in self._datasets.some(ids)
             if (small := keeping.thumbnail_of(self._context.workspace.resolve(p.file))).is_file()
         ]
-        return varying.warning(compared, [p.caption for p in kept])
+        return varying.warning(compared, captions.values())
 
     def _looking(
         self,
@@ -362,6 +366,10 @@ class Edits:
             character_id=dataset.character_id,
             idempotency_key=key,
         )
+
+    def _words(self, dataset_id: int) -> dict[str, str]:
+        dataset = self._datasets.get(dataset_id)
+        return {"trigger_word": dataset.trigger_word, "class_word": dataset.class_word}
 
     def _keep(self, picture: Picture, recipe: Recipe) -> Picture:
         store, actor = self._context.store, self._context.actor

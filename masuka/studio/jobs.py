@@ -197,7 +197,8 @@ class Jobs:
         for job_id in [*(j.id for j in sorted(before, key=lambda j: j.position)), wanted.id]:
             left_s = deadline_s - time.monotonic()
             if left_s > 0:
-                run_inline(self._context.store, self._context.settings, job_id, timeout_s=left_s)
+                done = run_inline(self._context.store, self._context.settings, job_id, timeout_s=left_s)
+                self._context.after_job(self._context, done)
 
 
 def preview_of(workspace: Workspace, job_id: int) -> Path:

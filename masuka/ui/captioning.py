@@ -5,7 +5,6 @@ from __future__ import annotations
 from masuka.requests import params
 from masuka.requests.captions import STYLES, CaptionPictures
 from masuka.store.jobs import Job
-from masuka.store.pictures import Picture
 from masuka.studio import Studio
 from masuka.studio.captions import KINDS, Captioner
 from masuka.ui import forms
@@ -92,7 +91,7 @@ def on_start(studio: Studio, payload: Payload, view: View) -> Outcome:
 def on_retry(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The last captioner again, for the pictures that it could not do."""
     dataset_id = id_of(payload)
-    ids = tuple(p.id for p in _failed(studio, dataset_id))
+    ids = tuple(studio.captions.problems(dataset_id))
     again = {**studio.captions.style(dataset_id).as_dict(), "picture_ids": ids, "only_empty": False}
     studio.captions.start(dataset_id, again, key=key_of(payload))
     return Outcome(f"{plural(len(ids), 'picture')} once more.")
@@ -145,23 +144,17 @@ def _captioner(shown: Captioner, *, chosen: bool) -> str:
 
 def _problems(studio: Studio, dataset_id: int) -> str:
     """How many pictures the captioner could not do, with 'try again'."""
-    found = _failed(studio, dataset_id)
+    found = studio.captions.problems(dataset_id)
     if not found:
         return ""
-    first = found[0]
+    id, problem = next(iter(found.items()))
     again = button("Try again", "datasets-captions-retry", id=dataset_id)
     those = '<button type="button" class="button quiet" data-captions-problems>Show them</button>'
     return (
         f'<div class="notice warn"><p>{plural(len(found), "picture")} could not be captioned. '
-        f"{esc(first.original_name)}: {esc(first.caption_problem)}</p>"
+        f"{esc(studio.datasets.picture(id).original_name)}: {esc(problem)}</p>"
         f'<div class="actions">{again}{those}</div></div>'
     )
-
-
-def _failed(studio: Studio, dataset_id: int) -> list[Picture]:
-    """The kept pictures that the captioner could not do."""
-    found = studio.captions.table(dataset_id, limit=10_000, only="problem")
-    return [p for p in found if not p.aside]
 
 
 def _jobs(studio: Studio, dataset_id: int) -> list[Job]:

@@ -7,6 +7,7 @@ page's script keeps the row that is written in. Each caption is saved by itself.
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,6 @@ PLACES = [
     ("template", "As the set's template"),
 ]
 _MOST_TAGS = 200
-_MOST = 100_000
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,18 @@ def draw_captions(studio: Studio, view: View) -> str:
 def more_rows(studio: Studio, shown: Shown, after: int) -> tuple[str, int | None, int]:
     """A page of rows, its last id where more follow, and how many there are in all."""
     marks = problems_of(studio, shown.dataset_id)
-    if shown.only_problems or shown.query:
-        found = chosen(studio, shown, marks)
-        page, total = [p for p in found if p.id > after][: PAGE + 1], len(found)
-    else:
-        page = studio.captions.table(shown.dataset_id, after=after, limit=PAGE + 1)
-        total = studio.doctor.report(shown.dataset_id).kept
-    following = page[PAGE - 1].id if len(page) > PAGE else None
-    return "".join(row(p, marks.get(p.id, [])) for p in page[:PAGE]), following, total
+    found = list(chosen(studio, shown, marks))
+    start = bisect_right(found, after)
+    page = found[start : start + PAGE]
+    following = page[-1] if start + PAGE < len(found) else None
+    rows = "".join(row(p, marks.get(p.id, [])) for p in studio.datasets.some(page))
+    return rows, following, len(found)
 
 
-def chosen(studio: Studio, shown: Shown, marks: Mapping[int, Sequence[str]]) -> list[Picture]:
-    """The pictures that are meant, in the order they came."""
-    found = studio.captions.table(shown.dataset_id, limit=_MOST, search=shown.query)
-    return [p for p in found if not shown.only_problems or marks.get(p.id)]
+def chosen(studio: Studio, shown: Shown, marks: Mapping[int, Sequence[str]]) -> dict[int, str]:
+    """The captions that are meant by picture, in the order they came."""
+    found = studio.captions.texts(shown.dataset_id, search=shown.query)
+    return {id: text for id, text in found.items() if not shown.only_problems or marks.get(id)}
 
 
 def problems_of(studio: Studio, dataset_id: int) -> dict[int, list[str]]:
@@ -122,9 +120,8 @@ def problems_of(studio: Studio, dataset_id: int) -> dict[int, list[str]]:
     What kept a captioner from one comes first.
     """
     found = {id: list(said) for id, said in studio.doctor.lint(dataset_id).items()}
-    for p in studio.captions.table(dataset_id, limit=_MOST, only="problem"):
-        if not p.aside:
-            found[p.id] = [p.caption_problem, *found.get(p.id, [])]
+    for id, problem in studio.captions.problems(dataset_id).items():
+        found[id] = [problem, *found.get(id, [])]
     return found
 
 
@@ -167,7 +164,7 @@ def found_in(studio: Studio, shown: Shown, find: str) -> int:
     """How many of the captions hold this text, as it is written; raises NotFound."""
     studio.datasets.get(shown.dataset_id)
     marks = problems_of(studio, shown.dataset_id) if shown.only_problems else {}
-    return sum(find in p.caption for p in chosen(studio, shown, marks)) if find else 0
+    return sum(find in text for text in chosen(studio, shown, marks).values()) if find else 0
 
 
 def save(studio: Studio, picture_id: int, given: Any) -> dict[str, Any]:
@@ -299,7 +296,7 @@ def _meant(studio: Studio, payload: Payload) -> list[int]:
     found = chosen(studio, shown, problems_of(studio, shown.dataset_id) if shown.only_problems else {})
     if not found:
         raise InvalidInput("No caption is meant.", "Select some, or clear the search.")
-    return [p.id for p in found]
+    return list(found)
 
 
 REGIONS = (*captioning.REGIONS, Region("captions", draw_captions, live=False))

@@ -81,12 +81,18 @@ def draw_settings(studio: Studio, view: View) -> str:
         for name in ("name", "trigger_word", "class_word", "caption_template")
     )
     save = button("Save", "datasets-update", look="primary", form=EDIT, id=dataset.id, name=f"{EDIT}-go")
+    trained = studio.datasets.trainings(dataset.id)
+    lost = (
+        f" {plural(trained, 'training')} learnt from these pictures and cannot be repeated then."
+        if trained
+        else ""
+    )
     delete = button(
         "Delete this set", "datasets-delete", look="danger", id=dataset.id, confirm=f"Delete {dataset.name}?",
-        detail=f"{plural(dataset.picture_count, 'picture')} with captions go too. Trained LoRAs stay.", yes="Delete",
+        detail=f"{plural(dataset.picture_count, 'picture')} with captions go too. Trained LoRAs stay.{lost}", yes="Delete",
     )  # fmt: skip
     form = forms.form(EDIT, f'{fields}<div class="actions">{save}</div>', submit=f"{EDIT}-go")
-    end = f'<div class="row between"><p class="hint">The pictures and captions go too. Trained LoRAs stay.</p>{delete}</div>'
+    end = f'<div class="row between"><p class="hint">The pictures and captions go too. Trained LoRAs stay.{lost}</p>{delete}</div>'
     return card(form, title="Name and words") + card(end)
 
 

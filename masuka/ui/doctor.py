@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from masuka.datasets import embedding
+from masuka.datasets import MOST_COMPARED, embedding
 from masuka.datasets.doctor import ALIKE, KINDS
 from masuka.errors import InvalidInput
 from masuka.store.jobs import Job
@@ -55,7 +55,7 @@ def draw_doctor(studio: Studio, view: View) -> str:
     return (
         f'<section class="card doctor" aria-label="Doctor"><div class="row between">'
         f"<h2>{_counts(report)}</h2>{choices}</div>"
-        f"{_busy(studio, looking) if looking else hint + _notes(studio, report)}</section>"
+        f"{_busy(studio, looking, dataset.picture_count) if looking else hint + _notes(studio, report)}</section>"
     )
 
 
@@ -171,7 +171,8 @@ def _choices(dataset_id: int, report: Report, strictness: str, *, busy: bool) ->
     return f'<div class="actions"><span class="choice"><select{attributes(select)}>{options}</select></span>{look}{best}</div>'
 
 
-def _busy(studio: Studio, job: Job) -> str:
+def _busy(studio: Studio, job: Job, count: int) -> str:
     cancel = button("Cancel", "library-cancel", look="quiet", ids=[job.id]) if job.asked != "cancel" else ""
     said = f'<p class="hint" aria-live="polite">{esc(state_sentence(studio, job))}</p>'
-    return f'<div class="stack tight" data-job="{job.id}"><div class="row between">{said}{cancel}</div>{bar(job.step, job.total, job.title)}</div>'
+    large = '<p class="hint">So large a set takes a few minutes. The page can be closed.</p>' if count > MOST_COMPARED else ""
+    return f'<div class="stack tight" data-job="{job.id}"><div class="row between">{said}{cancel}</div>{bar(job.step, job.total, job.title)}{large}</div>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from masuka.requests import params
-from masuka.requests.intake import AddFromHub, AddLinks
+from masuka.requests.intake import AddFromHub, AddLinks, given_name
 from masuka.store.datasets import Dataset
 from masuka.store.jobs import Job
 from masuka.studio import Studio
@@ -13,7 +13,7 @@ from masuka.ui import forms
 from masuka.ui.cards import UNFINISHED, job_card
 from masuka.ui.kit import Outcome, Payload, id_of, key_of, values_of
 from masuka.ui.markup import attributes, button, esc, go
-from masuka.ui.uploads import SENT, batch_folder
+from masuka.ui.uploads import batch_folder
 from masuka.ui.view import View
 from masuka.ui.words import plural
 
@@ -55,9 +55,11 @@ def draw_progress(studio: Studio, view: View) -> str:
     # What failed is told until it was tried again; looking is told by the doctor.
     shown = [j for j in fills if j.state in UNFINISHED]
     shown += [jobs_of[0] for jobs_of in (fills, looks) if jobs_of and jobs_of[0].state == "failed"]
-    told = [job_card(studio, replace(j, message=_given_name(j.message))) for j in shown]
+    told = [job_card(studio, replace(j, message=given_name(j.message))) for j in shown]
     if fills and fills[0].state == "done":
         told.append(left_out(fills[0]))
+        if not looks or looks[0].id < fills[0].id:
+            told.append(_unlooked(studio, fills[0]))
     return "".join(told)
 
 
@@ -65,6 +67,19 @@ def _fills(studio: Studio, dataset_id: int) -> bool:
     """Whether pictures are on their way: this is drawn once, and they arrive meanwhile."""
     jobs = studio.jobs.list(dataset_id=dataset_id, states=("queued", "running"), limit=20)
     return any(job.kind in FILLS for job in jobs)
+
+
+def _unlooked(studio: Studio, job: Job) -> str:
+    """That nobody compared what came in, with the way to have it done; else ''.
+
+    The app has it done by itself; only one that was ended at that moment did not.
+    """
+    if not (job.result or {}).get("unlooked"):
+        return ""
+    look = ""
+    if studio.actor.role != "viewer":
+        look = button("Look at all of them", "datasets-look", id=job.dataset_id)
+    return f'<div class="notice"><p>The new pictures were not compared with the others yet.</p>{look}</div>'
 
 
 def left_out(job: Job) -> str:
@@ -77,7 +92,7 @@ def left_out(job: Job) -> str:
     parts += [f"{plural(known, 'picture')} here already"] if known else []
     away = {"type": "button", "class": "button quiet", "data-hide": f"left-out-{job.id}"}
     rows = "".join(
-        f"<li><strong>{esc(_given_name(r.get('name', '')))}</strong> {esc(r.get('message', ''))} {esc(r.get('hint', ''))}</li>"
+        f"<li><strong>{esc(given_name(r.get('name', '')))}</strong> {esc(r.get('message', ''))} {esc(r.get('hint', ''))}</li>"
         for r in refused[:REFUSED_SHOWN]
     )
     more = len(refused) - REFUSED_SHOWN
@@ -87,12 +102,6 @@ def left_out(job: Job) -> str:
         f"<p>{' · '.join(parts)}</p><button{attributes(away)}>Put away</button></div>"
         f"{f'<ul>{rows}</ul>' if rows else ''}{rest}</div>"
     )
-
-
-def _given_name(name: str) -> str:
-    """The name that a person gave a file, without the folder that an upload put it in."""
-    first, slash, rest = name.partition("/")
-    return rest if slash and first.startswith(SENT) else name
 
 
 def on_upload(studio: Studio, payload: Payload, view: View) -> Outcome:

@@ -83,7 +83,8 @@ def _caption(shown: Picture) -> str:
         f'<div class="field wide"><label for="{name}-caption">Caption</label><textarea id="{name}-caption" name="caption" '
         f'rows="4" aria-describedby="{name}-caption-error">{esc(shown.caption)}</textarea>'
         f'<p class="error" id="{name}-caption-error" role="alert" hidden></p>'
-        '<p class="hint" data-unsaved hidden>Not saved yet.</p></div>'
+        f'<input type="hidden" name="before" value="{esc(shown.caption)}">'
+        '<p class="hint" data-unsaved hidden>Not saved yet.<span data-theirs dir="auto" hidden></span></p></div>'
     )
     return forms.form(name, text + save, submit=f"{name}-go")
 
@@ -146,6 +147,9 @@ def _painter(shown: Picture, *, masked: bool) -> str:
         f'<div class="thirds">{brushes}</div>'
         f'<div class="field"><label for="{TOOL}-brush">Size of the brush</label>'
         f'<input id="{TOOL}-brush" type="range" min="1" max="30" step="1" value="8"></div>'
+        '<p class="hint" id="picture-painter-keys">By keyboard, in the picture: arrows move the brush, Space paints, '
+        "Shift+Space erases, [ and ] change its size. Hold Space to draw a line.</p>"
+        '<p class="only-read" role="status" data-painter-says></p>'
         '<div class="actions"><button type="button" class="button primary" data-painter="save">Save</button>'
         f'<button type="button" class="button quiet" data-painter="close">Cancel</button>{remove}</div></div>'
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from masuka.datasets.doctor import KINDS
 from masuka.datasets.edits import version_of
-from masuka.errors import InvalidInput
+from masuka.errors import Conflict, InvalidInput
 from masuka.requests.text import id_in
 from masuka.store.findings import Finding
 from masuka.store.pictures import Picture
@@ -162,9 +162,18 @@ def on_edit(studio: Studio, payload: Payload, view: View) -> Outcome:
 
 
 def on_caption(studio: Studio, payload: Payload, view: View) -> Outcome:
-    """One new caption."""
-    studio.datasets.set_caption(id_of(payload), str(values_of(payload).get("caption", "")))
-    return Outcome("Caption saved.")
+    """One new caption, unless the one that was shown is not there any more."""
+    values, id = values_of(payload), id_of(payload)
+    before = values.get("before")
+    try:
+        stored = studio.datasets.set_caption(
+            id, str(values.get("caption", "")), before=before if isinstance(before, str) else None
+        )
+    except Conflict as error:
+        raise Conflict(error.message, "Look at theirs, then save again to put yours in its place.") from error
+    return Outcome(
+        "Caption saved.", fill={"form": f"picture-{id}", "values": {"before": stored.caption}}
+    )
 
 
 def on_delete_pictures(studio: Studio, payload: Payload, view: View) -> Outcome:
@@ -253,7 +262,7 @@ def _tiles(studio: Studio, page: Sequence[Picture], only: str, sort: str) -> lis
     under = _folded(studio, page) if only == "kept" and sort != "worst" else {}
     behind = {id for ids in under.values() for id in ids}
     shown = [p for p in page if p.id not in behind]
-    copies = {id: studio.datasets.picture(id) for p in shown for id in under.get(p.id, [])}
+    copies = {p.id: p for p in studio.datasets.some(id for p in shown for id in under.get(p.id, []))}
     found = studio.doctor.findings([*(p.id for p in shown), *copies])
     drawn, may = [], studio.actor.role != "viewer"
     for p in shown:

@@ -7,6 +7,7 @@ when it is imported.
 from __future__ import annotations
 
 import contextlib
+import gc
 import html
 import os
 import signal
@@ -112,6 +113,10 @@ def one_time_link(sessions: Sessions, address: str, user_id: int = OWNER_ID) -> 
 
 def wait(served: Served) -> None:
     """Returns on Ctrl+C or when the process is asked to end; the page is closed then."""
+    # Modules stay as they are: without them a full collection, which a page of a large set
+    # may set off, stops the app for a few milliseconds and not for a sixth of a second.
+    gc.collect()
+    gc.freeze()
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     with contextlib.suppress(KeyboardInterrupt):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
-from masuka.datasets.lint import longest_for, tokens
+from masuka.datasets.lint import is_longer, longest_for
 from masuka.requests.base import Param
 from masuka.studio import Studio
-from masuka.studio.edits import SheetRow
+from masuka.studio.edits import Overview, SheetRow
+from masuka.studio.sheet import CUT_FROM, cut_off
 from masuka.ui.cards import grid
 from masuka.ui.estimates import base_choices
 from masuka.ui.kit import Region
@@ -19,8 +19,6 @@ from masuka.ui.words import number, plural, short
 
 PAGE = 40
 FORM = "trainer-form"
-CUT_FROM = 1 / 3
-"""Share of a picture outside of its bucket from which it is pointed out."""
 _BOX_PX = 28
 
 
@@ -30,14 +28,15 @@ def draw_sheet(studio: Studio, view: View) -> str:
         return ""
     base, resolution = _chosen(studio, view)
     resolution_px = _size(view, resolution)
-    rows = studio.edits.sheet(view.dataset, base, resolution_px)
     form = _form(studio, base, resolution, resolution_px)
-    if not rows:
+    whole = studio.edits.overview(view.dataset, base, resolution_px)
+    if not whole.pictures:
         return f'<div class="whole stack">{form}{card(nothing_yet(studio, "No pictures to learn from yet."))}</div>'
-    page = [r for r in rows[:PAGE] if r.picture_id <= (view.until or r.picture_id)]
-    more = _next(view.dataset, base, resolution_px, page) if len(rows) > len(page) else ""
+    rows = studio.edits.sheet(view.dataset, base, resolution_px, limit=PAGE)
+    page = [r for r in rows if r.picture_id <= (view.until or r.picture_id)]
+    more = _next(view.dataset, base, resolution_px, page) if page and whole.pictures > len(page) else ""
     tiles = grid([tile(r, base) for r in page], name="trainer-grid", more=more)
-    return f'<div class="whole stack">{form}{_buckets(rows, base)}{tiles}</div>'
+    return f'<div class="whole stack">{form}{_buckets(whole, base)}{tiles}</div>'
 
 
 def more_sheet(studio: Studio, dataset_id: int, base: str, px: int | None, after: int) -> tuple[str, str]:
@@ -45,7 +44,7 @@ def more_sheet(studio: Studio, dataset_id: int, base: str, px: int | None, after
     view = View(dataset=dataset_id, base=base, px=px)
     base, resolution = _chosen(studio, view)
     resolution_px = _size(view, resolution)
-    rows = [r for r in studio.edits.sheet(dataset_id, base, resolution_px) if r.picture_id > after]
+    rows = studio.edits.sheet(dataset_id, base, resolution_px, after=after, limit=PAGE + 1)
     following = _next(dataset_id, base, resolution_px, rows[:PAGE]) if len(rows) > PAGE else ""
     return "".join(tile(r, base) for r in rows[:PAGE]), following
 
@@ -59,14 +58,13 @@ def tile(row: SheetRow, base: str) -> str:
         "class": "window",
         "style": f"left:{left:.2%};top:{top:.2%};width:{right - left:.2%};height:{bottom - top:.2%}",
     }
-    cut = 1 - (right - left) * (bottom - top)
+    cut = cut_off(row.window)
     marks = [chip(f"{row.width:,} × {row.height:,}", "quiet")]
     if row.enlarged:
         marks.append(chip(f"enlarged {short(row.scale)} ×", "warn"))
     if cut >= CUT_FROM:
         marks.append(chip(f"{cut:.0%} cut off", "warn"))
-    long = tokens(row.caption) > longest_for(base)
-    if long:
+    if is_longer(row.caption, longest_for(base)):
         marks.append(chip("too long", "warn"))
     if row.masked:
         marks.append(chip("masked", "quiet"))
@@ -106,32 +104,28 @@ def _form(studio: Studio, base: str, resolution: Param, resolution_px: int) -> s
     )
 
 
-def _buckets(rows: Sequence[SheetRow], base: str) -> str:
+def _buckets(whole: Overview, base: str) -> str:
     """The table of buckets, and in a sentence each what is not as it should be."""
-    counts = Counter((r.width, r.height) for r in rows).most_common()
-    largest = counts[0][1]
+    largest = whole.buckets[0][1]
     body = "".join(
-        f'<tr><th scope="row"><span class="bucket">{_shape(width, height)}{width:,} × {height:,}</span></th><td>{count:,}</td>'
+        f'<tr><th scope="row"><span class="bucket">{_shape(s.width, s.height)}{s.width:,} × {s.height:,}</span></th><td>{count:,}</td>'
         f'<td aria-hidden="true"><meter min="0" max="{largest}" value="{count}"></meter></td></tr>'
-        for (width, height), count in counts
+        for s, count in whole.buckets
     )
     table = (
         '<table class="buckets"><caption class="only-read">Buckets and how many pictures each has</caption>'
         '<thead><tr><th scope="col">Bucket</th><th scope="col">Pictures</th><td></td></tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
-    pictures = plural(len(rows), "picture")
-    said = f"{pictures}, {'all in one bucket' if len(counts) == 1 else f'in {len(counts)} buckets'}."
+    pictures, number_of = plural(whole.pictures, "picture"), len(whole.buckets)
+    said = f"{pictures}, {'all in one bucket' if number_of == 1 else f'in {number_of} buckets'}."
     title = f'<p>{said} A picture is scaled until it covers its bucket, and what sticks out is cut off.</p>'
-    shown = table if len(counts) <= 6 else disclosure("All buckets", table, name="trainer-buckets")
-    return card(title + _troubles(rows, base) + shown, title="Buckets")
+    shown = table if number_of <= 6 else disclosure("All buckets", table, name="trainer-buckets")
+    return card(title + _troubles(whole, base) + shown, title="Buckets")
 
 
-def _troubles(rows: Sequence[SheetRow], base: str) -> str:
-    enlarged = sum(r.enlarged for r in rows)
-    cut = sum(_cut(r) >= CUT_FROM for r in rows)
-    longest = longest_for(base)
-    long = sum(tokens(r.caption) > longest for r in rows)
+def _troubles(whole: Overview, base: str) -> str:
+    enlarged, cut, long, longest = whole.enlarged, whole.cut, whole.too_long, longest_for(base)
     sentences = [
         f"{plural(enlarged, 'picture is', 'pictures are')} enlarged and will be soft. Take larger ones, or a lower resolution."
         if enlarged else "",
@@ -142,11 +136,6 @@ def _troubles(rows: Sequence[SheetRow], base: str) -> str:
     ]  # fmt: skip
     items = "".join(f"<li>{esc(s)}</li>" for s in sentences if s)
     return f'<div class="notice warn"><ul>{items}</ul></div>' if items else ""
-
-
-def _cut(row: SheetRow) -> float:
-    left, top, right, bottom = row.window
-    return 1 - (right - left) * (bottom - top)
 
 
 def _shape(width: int, height: int) -> str:

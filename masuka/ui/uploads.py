@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from masuka.errors import InvalidInput, OutOfDisk
+from masuka.requests.intake import SENT
 from masuka.requests.text import clean_filename
 from masuka.studio import Studio
 from masuka.ui.cards import UNFINISHED
@@ -20,8 +21,6 @@ LARGEST_MODEL_BYTES = 32 * 2**30
 MOST_FILES = 20_000
 DEEPEST = 8
 """Folders inside each other, of a folder that was dropped whole."""
-SENT = "sent-"
-"""How the folders in an upload begin that its files lie in."""
 STALE_S = 24 * 3600
 ROOM_LEFT_BYTES = 2**30
 """No upload and no download fills the disk further."""

@@ -187,6 +187,61 @@ def test_what_is_painted_is_what_is_learnt_from(full: App, visit: Visit, few: Da
     expect(page.get_by_role("button", name="Paint a mask")).to_be_visible()
 
 
+def test_a_mask_is_painted_by_keyboard_alone(full: App, visit: Visit, few: Dataset) -> None:
+    page = visit(full, tab="datasets", dataset=few.id)
+    picture_id = shown(page, 3)
+    page.locator("#picture-mask").focus()
+    page.keyboard.press("Enter")
+    canvas, brush = page.locator(".painting canvas"), page.locator(".painting .brush")
+    expect(canvas).to_be_focused()
+    expect(brush).to_be_visible()
+    wide = brush.bounding_box()
+    for _ in range(6):
+        page.keyboard.press("]")
+    larger = brush.bounding_box()
+    assert wide is not None and larger is not None and larger["width"] > 2 * wide["width"]
+    expect(page.locator("[data-painter-says]")).to_have_text("brush of 20 %")
+    page.keyboard.down(" ")  # a line from the middle to the left
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.up(" ")
+    expect(page.locator("[data-painter-says]")).to_contain_text("% across, 50 % down")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+Space")
+    expect(page.locator("[data-painter-says]")).to_have_text("erased")
+    page.get_by_role("button", name="Save", exact=True).press("Enter")
+    expect(page.get_by_role("button", name="Change the mask")).to_be_focused()
+    with Studio.open(full.settings) as studio:
+        file = studio.edits.mask(picture_id)
+        assert file is not None
+        with Image.open(file) as mask:
+            at = [mask.getpixel((round(mask.width * x), mask.height // 2)) for x in (0.25, 0.5, 0.8)]
+        studio.edits.set_mask(picture_id, None)
+    assert at == [255, 0, 0], "painted at the left, erased again in the middle"
+
+
+def test_what_somebody_else_wrote_meanwhile_is_shown_before_it_is_replaced(
+    full: App, visit: Visit, few: Dataset
+) -> None:
+    page = visit(full, refused=True, tab="datasets", dataset=few.id)
+    picture_id = shown(page, 2)
+    caption, save = page.locator("#viewer textarea"), page.locator(f"#picture-{picture_id}-go")
+    caption.fill("few1 robot, mine")
+    with Studio.open(full.settings) as studio:
+        studio.datasets.set_caption(picture_id, "few1 robot, theirs")
+    save.click()
+    expect(page.locator("#viewer [data-theirs]")).to_contain_text("few1 robot, theirs")
+    expect(caption).to_have_value("few1 robot, mine")
+    with Studio.open(full.settings) as studio:
+        assert studio.datasets.picture(picture_id).caption == "few1 robot, theirs"
+    save.click()
+    expect(page.locator(".toast").last).to_contain_text("Caption saved.")
+    expect(page.locator("#viewer [data-unsaved]")).to_be_hidden()
+    with Studio.open(full.settings) as studio:
+        assert studio.datasets.picture(picture_id).caption == "few1 robot, mine"
+
+
 def test_nothing_is_done_to_the_picture_before(full: App, visit: Visit, few: Dataset) -> None:
     page = visit(full, refused=True, tab="datasets", dataset=few.id)
     line, held = ["well"], list[Route]()

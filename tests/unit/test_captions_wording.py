@@ -128,3 +128,13 @@ def test_tags_are_counted_renamed_and_removed_whatever_their_case() -> None:
 )  # fmt: skip
 def test_a_phrase_has_its_place(phrase: str, slot: str) -> None:
     assert slot_of(phrase) == slot
+
+
+def test_a_trigger_word_that_means_something_stays_as_it_is() -> None:
+    captions = {1: "Grey person, gray coat, a couch", 2: "Grey person, gray coat, sofa", 3: "Grey, gray hat, sofa"}
+    even = settled(captions, trigger_word="Grey")
+    assert even == {1: "Grey person, gray coat, a sofa", 2: "Grey person, gray coat, sofa", 3: "Grey, gray hat, sofa"}
+    assert settled({1: "couch, a couch-like chair"}, ["x, sofa", "x, sofa"], trigger_word="couch") == {
+        1: "couch, a couch-like chair"
+    }
+    assert settled({1: "sofa7x, couch"}, ["x, sofa"], trigger_word="sofa7x") == {1: "sofa7x, sofa"}

@@ -18,6 +18,7 @@ from PIL import Image, ImageChops, ImageCms, ImageStat, PngImagePlugin
 from masuka.datasets import decoding
 from masuka.datasets.decoding import decode, glance, sniff
 from masuka.datasets.keeping import encode
+from masuka.datasets.stripping import without_metadata
 from masuka.datasets.taking import seen
 from masuka.errors import InvalidInput
 
@@ -167,6 +168,17 @@ def test_what_follows_the_picture_is_cut_off() -> None:
     data = saved(scene(), "JPEG")
     encoded = encode(decode(data + b"motion photo" * 100))
     assert encoded == encode(decode(data)) and len(encoded.data) <= len(data)
+
+
+def test_a_file_of_nothing_but_pixels_is_stored_as_it_came() -> None:
+    stream = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(stream, "JPEG")
+    data = stream.getvalue()
+    assert without_metadata(data, "JPEG") is data
+    sized = bytearray(data)
+    sized[18:20] = b"\x09\x09"  # of a thumbnail that is not there
+    assert without_metadata(bytes(sized), "JPEG") == data
+    assert without_metadata(data + b"more", "JPEG") == data
 
 
 def test_the_thumbnail_in_a_jfif_header_is_cut_off() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
 from masuka.datasets import crops, faces
 from masuka.datasets.crops import Face
@@ -43,6 +43,21 @@ def test_two_faces_are_two_and_the_largest_is_first() -> None:
     found = faces.detect(both, thorough=True)
     assert len(found) == 2 and found[0].area > found[1].area
     assert found[0].x < 0.5 < found[1].x
+
+
+@pytest.mark.parametrize("light", [0.6, 1.0, 1.3])
+@pytest.mark.parametrize("share", [0.16, 0.25, 0.4])
+@pytest.mark.parametrize("place", [0.1, 0.5])
+def test_faces_of_all_sizes_are_found_in_light_and_shade(share: float, light: float, place: float) -> None:
+    """The quick search: `share` of the frame's width is the face's."""
+    frame = photo("coffee").resize((800, 600))
+    person = ImageEnhance.Brightness(photo("astronaut").crop((64, 0, 240, 240))).enhance(light)
+    scale = share * 800 / (0.21 * 320)
+    person = person.resize((round(person.width * scale), round(person.height * scale)))
+    left, top = round(place * (800 - person.width)), max(0, round(place * (600 - person.height)))
+    frame.paste(person, (left, top))
+    eyes = ((left + scale * (FACE[0] * 320 - 64)) / 800, (top + scale * FACE[1] * 320) / 600)
+    assert any(holds(face, *eyes) for face in faces.detect(frame))
 
 
 @pytest.mark.parametrize("name", ["chelsea", "coffee", "rocket"])

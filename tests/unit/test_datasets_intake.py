@@ -332,6 +332,14 @@ def test_bad_files_are_refused_and_the_others_taken(tmp_path: Path) -> None:
     assert len(notes) == 5 and all(note.endswith(".") for note in notes)
 
 
+def test_refusals_have_the_name_that_a_person_gave(tmp_path: Path) -> None:
+    """An upload lies in folders of the page's own making."""
+    done = Import(tmp_path, write(tmp_path / "in", {"sent-1/holiday/b.png": b"", "sent-2/a.png": b"", "sent/c.png": b""}))
+    assert set(done.refusals) == {"holiday/b.png", "a.png", "sent/c.png"}
+    notes = [e["text"] for e in done.events if e["type"] == "note"]
+    assert not any("sent-" in note for note in notes) and len(notes) == 3
+
+
 def test_sources_that_are_not_there(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "empty").mkdir()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import huggingface_hub.constants
 import pytest
 from filelock import FileLock
 
@@ -123,6 +124,8 @@ def git_id(content: bytes) -> str:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     monkeypatch.delenv("HF_HUB_OFFLINE")
+    # It keeps what the environment said when the first test of the process imported it.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     with Hub() as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

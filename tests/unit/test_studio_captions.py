@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from masuka import Settings, Studio
 from masuka.config import Workspace
 from masuka.datasets.captions import captioners
 from masuka.datasets.captions import job as captioning
+from masuka.datasets.captions.asked import read_asked
 from masuka.errors import (
     AccessDenied,
     Cancelled,
@@ -21,6 +23,7 @@ from masuka.errors import (
     ExternalError,
     InvalidInput,
     NotAllowed,
+    NotFound,
     OutOfMemory,
     Stop,
 )
@@ -138,7 +141,10 @@ def test_only_what_is_selected_is_written(studio: Studio, robots: Dataset) -> No
     with pytest.raises(InvalidInput, match="not in this set"):
         studio.captions.start(robots.id, picture_ids=(999,))
     job = studio.captions.start(robots.id, only_empty=True)
-    assert [p["id"] for p in job.params["pictures"]] == [p.id for n, p in enumerate(before) if n != 2]
+    asked = read_asked(Path(job.params["asked"]), job.params["token"])
+    assert [p["id"] for p in asked.pictures] == [p.id for n, p in enumerate(before) if n != 2]
+    assert all(Path(p["file"]).is_file() for p in asked.pictures) and asked.others == [after[2].caption]
+    assert len(str(job.params)) < 1000, "jobs are listed often, with their params"
     studio.jobs.wait(job)
     with pytest.raises(InvalidInput, match="no picture to caption"):
         studio.captions.start(robots.id, only_empty=True)
@@ -278,6 +284,37 @@ def test_a_correction_spares_what_a_person_changed_meanwhile(studio: Studio, rob
     assert texts(studio, robots)[:2] == ["my own words", "evened out"]
 
 
+def test_what_was_asked_is_true_in_another_place_and_its_loss_is_said(
+    studio: Studio, robots: Dataset, tmp_path: Path
+) -> None:
+    job = studio.captions.start(robots.id)
+    file = Path(job.params["asked"])
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(file.parent, moved)
+    assert all(Path(p["file"]).parent == moved for p in read_asked(moved / file.name, job.params["token"]).pictures)
+    studio.jobs.cancel([job.id])
+    studio.captions.start(robots.id)  # what it was asked stands where the first one's stood
+    again = studio.jobs.retry(job.id)
+    with pytest.raises(NotFound, match="not known any more"):
+        studio.jobs.wait(again)
+
+
+def test_a_change_that_changed_nothing_is_passed_over_by_undo(studio: Studio, robots: Dataset) -> None:
+    first = studio.datasets.every_picture(robots.id)[0]
+    studio.captions.edit(action="set", text=f"{TRIGGER}, by hand", picture_ids=(first.id,))
+    studio.jobs.cancel([studio.captions.start(robots.id).id])
+    assert "by" in studio.captions.can_undo(robots.id)
+    assert studio.captions.undo(robots.id) == "Undone: a text for several captions. 1 caption is as before."
+    assert studio.datasets.picture(first.id).caption == first.caption
+    for _ in range(2):
+        with pytest.raises(Conflict, match="nothing to undo"):
+            studio.captions.undo(robots.id)
+    studio.jobs.cancel([studio.captions.start(robots.id).id])
+    with pytest.raises(Conflict, match="nothing to undo"):
+        studio.captions.undo(robots.id)
+    assert studio.captions.can_undo(robots.id) == ""
+
+
 def test_what_is_typed_while_captions_are_written_stays(studio: Studio, robots: Dataset) -> None:
     first = studio.datasets.every_picture(robots.id)[0]
     job = studio.captions.start(robots.id)
@@ -296,7 +333,7 @@ def test_what_is_typed_while_tags_are_changed_stays(
         studio.captions.set(picture.id, f"{TRIGGER}, grey hat, number {picture.id}")
     settle = studio_captions.wording.settled
 
-    def typed_meanwhile(texts: dict[int, str]) -> dict[int, str]:
+    def typed_meanwhile(texts: dict[int, str], **values: Any) -> dict[int, str]:
         studio.captions.set(first.id, "my own words")
         return settle({**texts, first.id: "evened out", second.id: "evened out"})
 

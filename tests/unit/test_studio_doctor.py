@@ -13,14 +13,18 @@ import pytest
 from PIL import Image, ImageFilter
 
 from masuka.config import Settings, Workspace
-from masuka.datasets import checking, doctor, embedding, faces
+from masuka.datasets import checking, doctor, embedding, faces, intake
 from masuka.errors import InvalidInput, NotAllowed, NotFound
 from masuka.pocket import world
 from masuka.requests.actor import Actor
 from masuka.store import findings, pictures, users
+from masuka.store import jobs as rows
 from masuka.store.datasets import Dataset
 from masuka.studio import Studio
+from masuka.studio import intake as asking
 from masuka.studio.edits import LOOKED_AT_ONCE
+from masuka.ui.intake import draw_progress
+from masuka.ui.view import View
 from tests import scenes
 
 SIZE = (560, 540)
@@ -296,3 +300,39 @@ def test_many_pictures_are_cropped_without_looking_for_faces_in_each(
     monkeypatch.setattr(faces, "detect", lambda *args, **options: looked.append(args) or [])
     assert studio.doctor.apply(messy.id, "narrow") == len(sums) and not looked
     assert "narrow" not in studio.doctor.report(messy.id).counts
+
+
+def test_a_set_too_large_for_its_import_is_looked_at_next_and_once(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (intake, asking):
+        monkeypatch.setattr(module, "MOST_COMPARED", 1)
+    users.add_user(studio.store, actor=studio.actor, username="kim", role="editor")
+    kim = studio.acting_as(Actor(2, "editor", "kim"))
+    shared = kim.datasets.create(name="Set", trigger_word="mira7", class_word="robot")
+    lots = [(1, "one"), (2, "two")]
+    jobs = []
+    for seed, lot in lots:
+        folder = kim.workspace.uploads / f"2-{lot}"
+        folder.mkdir(parents=True)
+        scenes.scene(seed, SIZE).save(folder / "first.png")
+        scenes.recompressed(scenes.scene(seed, SIZE), random.Random(2)).save(folder / "copy.png")
+        jobs.append(kim.datasets.add_pictures(shared.id, [folder]))
+    done = [kim.jobs.wait(job) for job in jobs]
+    assert all(job.result is not None and job.result["unlooked"] for job in done)
+    waiting = kim.jobs.list(dataset_id=shared.id, kind="check_dataset")
+    assert len(waiting) == 1 and waiting[0].user_id == 2, "one look is queued, for whoever imported"
+    assert kim.doctor.report(shared.id).counts == {}
+    kim.jobs.wait(waiting[0])
+    assert kim.doctor.report(shared.id).counts == {"near_duplicate": 2}
+
+
+def test_an_import_that_was_not_followed_says_so(studio: Studio, tmp_path: Path) -> None:
+    dataset = filled(studio, tmp_path / "in", {"one": scenes.scene(1, SIZE)})
+    view = View(tab="datasets", dataset=dataset.id)
+    assert "not compared" not in draw_progress(studio, view)
+    (job,) = studio.jobs.list(dataset_id=dataset.id)
+    rows.set_job(studio.store, id=job.id, fence=job.fence, result={**(job.result or {}), "unlooked": True})
+    assert "not compared" in draw_progress(studio, view) and "datasets-look" in draw_progress(studio, view)
+    studio.doctor.look(dataset.id)
+    assert "not compared" not in draw_progress(studio, view)

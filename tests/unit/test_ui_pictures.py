@@ -12,11 +12,14 @@ from PIL import Image
 
 from masuka.config import Settings
 from masuka.datasets.measures import measure
-from masuka.errors import InvalidInput
-from masuka.store import findings, pictures
+from masuka.errors import Conflict, InvalidInput
+from masuka.store import findings, pictures, runs
 from masuka.studio import Studio
 from masuka.ui import doctor, intake
 from masuka.ui import pictures as page
+from masuka.ui.datasets import draw_settings
+from masuka.ui.kit import Outcome
+from masuka.ui.picture import side_of_picture
 from masuka.ui.view import View
 
 COUNT = 150
@@ -128,3 +131,29 @@ def test_the_best_stay_and_are_taken_back(studio: Studio) -> None:
     assert outcome.undo is not None and studio.doctor.report(1).kept == doctor.BEST
     page.on_aside(studio, outcome.undo[1], View())
     assert studio.doctor.report(1).kept == COUNT - 1  # the one that was set aside before stays so
+
+
+def test_a_caption_of_the_viewer_is_not_written_over_another_ones(studio: Studio) -> None:
+    view, shown = View(tab="datasets", dataset=1), studio.datasets.pictures(1)[1]
+
+    def save(text: str, before: str) -> Outcome:
+        return page.on_caption(studio, {"id": shown.id, "values": {"caption": text, "before": before}}, view)
+
+    assert 'name="before" value="many1"' in side_of_picture(studio, shown.id)
+    outcome = save("mine", "many1")
+    assert outcome.fill == {"form": f"picture-{shown.id}", "values": {"before": "mine"}}
+    with pytest.raises(Conflict, match=r"meanwhile.*save again"):
+        save("late", "many1")
+    assert studio.datasets.picture(shown.id).caption == "mine"
+    assert save("late", "mine").say == "Caption saved."
+
+
+def test_before_a_set_goes_it_is_said_which_trainings_need_it(studio: Studio) -> None:
+    view = View(tab="datasets", dataset=1, part="settings")
+    assert "repeated" not in draw_settings(studio, view)
+    for name in ("one", "two"):
+        runs.add_run(
+            studio.store, actor=studio.actor, name=name, base="pocket", family="pocket", dataset_id=1, config={},
+            folder=name,
+        )  # fmt: skip
+    assert draw_settings(studio, view).count("2 trainings learnt from these pictures and cannot be repeated") == 2

@@ -76,3 +76,16 @@ def test_a_cancelled_import_ends_with_its_readers(studio: Studio, tmp_path: Path
     assert 3 <= count < PICTURES
     folder = studio.workspace.datasets / f"{dataset_id:05d}"
     assert len(list(folder.glob("*.png"))) in (count, count + 1), "what was stored last may not be told any more"
+
+
+def test_whoever_follows_jobs_is_told_of_its_end_once(studio: Studio, tmp_path: Path) -> None:
+    """So the studio queues a look after an import that was too large to compare."""
+    ended: list[Job] = []
+    assert studio._context.supervisor is not None and studio._context.supervisor.after_job is not None
+    studio._context.supervisor.after_job = ended.append
+    dataset = studio.datasets.create(name="Mira", trigger_word="mira7x")
+    job = studio.datasets.add_pictures(dataset.id, write(tmp_path / "in", {"one.png": picture(1)}))
+    second = studio.datasets.add_pictures(dataset.id, tmp_path / "in")
+    until(lambda: len(ended) == 2)
+    assert [(j.id, j.state) for j in ended] == [(job.id, "done"), (second.id, "done")]
+    assert ended[0].result == studio.jobs.get(job.id).result and ended[0].dataset_id == dataset.id

@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from masuka.datasets.captions.asked import read_asked
 from masuka.datasets.captions.captioners import Speaker, Wish, captioner_named, loaded
 from masuka.datasets.captions.loading import small
 from masuka.datasets.captions.wording import Rules, compose, settled
@@ -56,10 +57,10 @@ class Said:
 
 
 def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Captions `params["pictures"]`; returns {captioned, failed, skipped}.
+    """Captions the pictures in the file `asked`; returns {captioned, failed, skipped}.
 
     Raises the captioner's error where nothing could be written at all, OutOfMemory where
-    one picture is too much, and Stop between two batches.
+    one picture is too much, NotFound where that was lost, and Stop between two batches.
     """
     return _Writing(params, reporter).run()
 
@@ -73,7 +74,9 @@ class _Writing:
         self.rules = Rules(
             params["style"], params["trigger_word"], params["class_word"], tuple(params["constant"])
         )
-        self.pictures: dict[int, Mapping[str, Any]] = {p["id"]: p for p in params["pictures"]}
+        asked = read_asked(Path(params["asked"]), params["token"])
+        self.pictures: dict[int, Mapping[str, Any]] = {p["id"]: p for p in asked.pictures}
+        self.others = asked.others
         self.unanswered = 0
         self.file = reporter.scratch.parent / KEPT
         # What a service did not answer is asked again; what it refused is not.
@@ -174,7 +177,12 @@ class _Writing:
         """One word for one thing in the whole set; what a person changed meanwhile stays."""
         self.reporter.stage("Choosing one wording")
         written = {id: said.caption for id, said in self.said.items() if said.caption}
-        even = settled(written, self.params["others"], self.entry.synonyms)
+        even = settled(
+            written,
+            self.others,
+            self.entry.synonyms,
+            trigger_word=self.params["trigger_word"],
+        )
         for id, caption in even.items():
             if caption != written[id]:
                 self._tell(id, caption, was=written[id])

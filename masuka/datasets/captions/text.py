@@ -6,6 +6,7 @@ Pure text. A trigger word counts where it stands as a whole word, in its own cas
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from masuka.errors import InvalidInput
 from masuka.requests.datasets import CLASS_SLOT, TRIGGER_SLOT, EditCaptions, clean_caption
@@ -25,6 +26,11 @@ def fill_template(template: str, trigger_word: str, class_word: str) -> str:
 def has_trigger(caption: str, trigger_word: str) -> bool:
     """True where the trigger stands in the caption as a word of its own."""
     return bool(_word(trigger_word).search(caption))
+
+
+def count_trigger(caption: str, trigger_word: str) -> int:
+    """How often the trigger stands in the caption as a word of its own."""
+    return len(_word(trigger_word).findall(caption))
 
 
 def ensure_trigger(caption: str, trigger_word: str) -> str:
@@ -79,5 +85,6 @@ def _joined(first: str, second: str) -> str:
     return f"{first} {second}" if glued else first + second
 
 
+@lru_cache(maxsize=32)
 def _word(trigger_word: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w-]){re.escape(trigger_word)}(?![\w-])")

@@ -112,13 +112,19 @@ def key_of(phrase: str) -> str:
 
 
 def settled(
-    captions: Mapping[int, str], others: Iterable[str] = (), synonyms: Sequence[Sequence[str]] = ()
+    captions: Mapping[int, str],
+    others: Iterable[str] = (),
+    synonyms: Sequence[Sequence[str]] = (),
+    *,
+    trigger_word: str = "",
 ) -> dict[int, str]:
     """The captions in one wording: each synonym as the set says it most often.
 
-    `others` are the set's captions that stay as they are. Between equals the first one of its group wins.
+    `others` are the set's captions that stay as they are. Between equals the first one of its
+    group wins. The trigger word, as it is written, is a name: it stays, and is no vote.
     """
-    every = [*captions.values(), *others]
+    name = _named(trigger_word)
+    every = [name.sub("", text) if trigger_word else text for text in (*captions.values(), *others)]
     swaps: list[tuple[re.Pattern[str], str]] = []
     for group in (*SYNONYMS, *synonyms):
         patterns = {word: _whole(word) for word in group}
@@ -127,7 +133,11 @@ def settled(
         best = max(group, key=lambda word: (counts[word], -group.index(word)))
         if counts[best]:
             swaps += [(patterns[word], best) for word in sorted(group, key=len, reverse=True) if word != best]
-    return {id: _one_form(_swapped(text, swaps)) for id, text in _spelt_alike(captions, every).items()}
+    even = _spelt_alike(captions, every, name if trigger_word else None)
+    return {
+        id: _one_form(_swapped_but(text, swaps, name) if trigger_word else _swapped(text, swaps))
+        for id, text in even.items()
+    }
 
 
 def without(text: str, tag: str) -> str:
@@ -277,19 +287,39 @@ def _swapped(text: str, swaps: Sequence[tuple[re.Pattern[str], str]]) -> str:
     return text
 
 
-def _spelt_alike(captions: Mapping[int, str], every: Sequence[str]) -> dict[int, str]:
-    """Tags that differ in article, hyphen or capital alone get the set's most frequent spelling."""
+def _swapped_but(text: str, swaps: Sequence[tuple[re.Pattern[str], str]], name: re.Pattern[str]) -> str:
+    """The same around the name, which stays."""
+    around, names = name.split(text), name.findall(text)
+    swapped = [_swapped(piece, swaps) for piece in around]
+    return "".join(piece for pair in zip(swapped, [*names, ""], strict=True) for piece in pair)
+
+
+def _spelt_alike(
+    captions: Mapping[int, str], every: Sequence[str], name: re.Pattern[str] | None
+) -> dict[int, str]:
+    """Tags that differ in article, hyphen or capital alone get the set's most frequent spelling.
+
+    Those with the name in them stay as they are.
+    """
     forms: dict[str, Counter[str]] = {}
     for text in every:
         for piece in pieces_of(text):
             forms.setdefault(key_of(piece), Counter())[piece] += 1
     best = {key: max(counter, key=lambda form: (counter[form], form)) for key, counter in forms.items()}
-    return {id: ", ".join(best[key_of(p)] for p in pieces_of(text)) for id, text in captions.items()}
+    return {
+        id: ", ".join(p if name and name.search(p) else best[key_of(p)] for p in pieces_of(text))
+        for id, text in captions.items()
+    }
 
 
 def _one_form(text: str) -> str:
     """Two tags that became the same are one."""
     return ", ".join(dict.fromkeys(pieces_of(text)))
+
+
+def _named(word: str) -> re.Pattern[str]:
+    """The word as it is written, alone."""
+    return re.compile(rf"(?<![\w-]){re.escape(word)}(?![\w-])")
 
 
 def _whole(word: str) -> re.Pattern[str]:

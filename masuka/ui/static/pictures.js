@@ -190,18 +190,26 @@
     tile.dataset.full = side.dataset.shown;
     const field = captionOf(side), typed = unsaved.get(side.dataset.picture);
     if (!field || typed === undefined) return;
-    if (same(typed, field.value)) unsaved.delete(side.dataset.picture); else { field.value = typed; notSaved(side, true); }
+    if (same(typed.text, field.value)) { unsaved.delete(side.dataset.picture); return; }
+    if (!same(typed.was, field.value)) theirs(side, field.value);
+    field.value = typed.text; notSaved(side, true);
   });
+  /* What was refused may have been changed by somebody else: the side then shows what is there now. */
+  window.masuka.answered.push((answer) => { if (!answer.ok && !answer.field && sideOf()) window.masuka.renew(); });
   /* A caption that was typed and not saved yet is there again when its picture is. */
   const unsaved = new Map();
   const captionOf = (side) => side.querySelector("textarea[name=caption]");
   const same = (one, other) => one.trim().replace(/\s+/g, " ") === other.trim().replace(/\s+/g, " ");
+  const theirs = (side, text) => {
+    const line = side.querySelector("[data-theirs]");
+    line.textContent = ` Somebody else wrote meanwhile: “${text}” Saving puts yours in its place.`; line.hidden = false;
+  };
   const notSaved = (side, shown) => { const line = side.querySelector("[data-unsaved]"); if (line) line.hidden = !shown; };
   document.addEventListener("input", (event) => {
     const side = event.target.closest(".picture-side");
     if (!side || event.target !== captionOf(side)) return;
     if (same(event.target.value, event.target.defaultValue)) unsaved.delete(side.dataset.picture);
-    else unsaved.set(side.dataset.picture, event.target.value);
+    else unsaved.set(side.dataset.picture, { was: event.target.defaultValue, ...unsaved.get(side.dataset.picture), text: event.target.value });
     notSaved(side, unsaved.has(side.dataset.picture));
   });
   const leave = () => {
