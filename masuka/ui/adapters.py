@@ -56,7 +56,7 @@ def draw_one(studio: Studio, view: View) -> str:
 
 def draw_bring(studio: Studio, view: View) -> str:
     """A place for a LoRA from elsewhere."""
-    return adapter_forms.bring() if view.section == "models" and studio.actor.role != "viewer" else ""
+    return adapter_forms.bring(studio) if view.section == "models" and studio.actor.role != "viewer" else ""
 
 
 def draw_work(studio: Studio, view: View) -> str:
@@ -114,6 +114,12 @@ def on_bring(studio: Studio, payload: Payload, view: View) -> Outcome:
     studio.actor.must_own()  # it reads any path this process may read
     studio.adapters.bring(_given(payload))
     return Outcome("It is being taken in.", clear=adapter_forms.BRING)
+
+
+def on_extract(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """The job that makes a LoRA of what one base knows beyond another."""
+    studio.adapters.extract(_given(payload))
+    return Outcome("It is being extracted. It joins the list.")
 
 
 def on_sent(studio: Studio, payload: Payload, view: View) -> Outcome:
@@ -287,6 +293,6 @@ BELOW: Sequence[Region] = (Region("adapter-bring", draw_bring, live=False),)
 """Around the list of LoRAs."""
 ACTIONS = {
     "adapter-convert": on_convert, "adapter-resize": on_resize, "adapter-merge": on_merge, "adapter-bake": on_bake,
-    "adapter-push": on_push, "adapter-bring": on_bring, "adapter-sent": on_sent, "adapter-use": on_use,
+    "adapter-push": on_push, "adapter-extract": on_extract, "adapter-bring": on_bring, "adapter-sent": on_sent, "adapter-use": on_use,
     "adapter-hide": on_hide, "adapter-show": on_show, "adapter-rename": on_rename, "adapter-delete": on_delete,
 }  # fmt: skip
