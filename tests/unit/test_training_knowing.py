@@ -118,6 +118,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("masuka.training.samples.JUDGED_IN_STEPS", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_scoring_changes_nothing_of_what_is_learnt(tmp_path: Path) -> None:
     """Losses and weights are equal with a score after every step, with samples, and with none."""
