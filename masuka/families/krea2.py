@@ -31,7 +31,7 @@ _SIZE = Size(
     denoiser=12_820_073_036, text_encoders=4_437_815_808, autoencoder=126_892_531, width=6144, blocks=28,
     text_tokens=256,
 )  # fmt: skip
-_LICENCE = "Krea 2 Community (commercial use below $1M a year)"
+_LICENCE = "Krea 2 Community (free below a million dollars of revenue)"
 _TRAIN = {
     **TRAIN,
     "steps": Limit(100, 10_000, default=1500),
