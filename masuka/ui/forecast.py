@@ -91,7 +91,7 @@ def presets_row(studio: Studio, base: str, dataset_id: int) -> str:
 
 
 def draw_trial(studio: Studio, view: View) -> str:
-    """The trial that runs or waits, or why the last one failed; nothing once it is done."""
+    """The trial that runs or waits, or why the last one failed."""
     job = _last_trial(studio)
     if job is None or (job.state not in UNFINISHED and job.state != "failed"):
         return f'<i data-trial="{job.id if job else 0}" hidden></i>'
