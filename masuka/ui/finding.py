@@ -167,7 +167,10 @@ def on_add_civitai(studio: Studio, payload: Payload, view: View) -> Outcome:
 
 def on_add_lora(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The job that fetches a LoRA; it is among the others when it has ended."""
-    studio.sources.add_civitai_lora(str(payload.get("version", "")))
+    if "repo" in payload:
+        studio.sources.add_repo_lora(str(payload["repo"]))
+    else:
+        studio.sources.add_civitai_lora(str(payload.get("version", "")))
     return Outcome("The download is on its way. The LoRA will be in the library.")
 
 
@@ -187,8 +190,10 @@ def _offer(studio: Studio, offer: Offer) -> str:
 
 def _take(studio: Studio, offer: Offer) -> str:
     """How this one gets here; '' where nothing here can use it."""
-    if not offer.fits or (offer.kind == "lora" and offer.source == "hub"):
+    if not offer.fits:
         return ""
+    if offer.kind == "lora" and offer.source == "hub":
+        return button("Fetch it", "models-add-lora", repo=offer.id)
     if offer.kind == "lora":
         return button(f"Fetch {gib(offer.size_bytes / GIB)}", "models-add-lora", version=offer.id)
     if offer.source == "hub":
