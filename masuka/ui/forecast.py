@@ -125,7 +125,7 @@ def time_sentence(forecast: Forecast) -> str:
     disk = forecast.plan.estimate.disk_bytes / GIB if forecast.plan.estimate else 0
     room = f" It takes {gib(disk)} of disk." if disk else ""
     if forecast.seconds is None or forecast.seconds_per_step is None:
-        return f"{text}. How long it takes shows after the first steps, or try three of them.{room}"
+        return f"{text}. How long it takes shows after the first steps, or after a trial.{room}"
     source = "the last training" if forecast.pace_from == "run" else "the trial"
     pace = per_step(forecast.seconds_per_step)
     return f"{text}, about {duration(forecast.seconds)}: {pace}, as measured by {source}.{room}"
