@@ -66,11 +66,12 @@ class Reading:
     @property
     def sentence(self) -> str:
         """The same in words."""
+        reads, does = ("read", "do") if " and " in self.tool else ("reads", "does")
         if self.whole:
-            return f"{self.tool} reads it."
+            return f"{self.tool} {reads} it."
         if not self.read:
-            return f"{self.tool} does not read it."
-        return f"{self.tool} reads {self.read} of {self.total} layers."
+            return f"{self.tool} {does} not read it."
+        return f"{self.tool} {reads} {self.read} of {self.total} layers."
 
 
 def readings(tensors: Iterable[str], family: str) -> list[Reading]:

@@ -99,7 +99,7 @@ def test_other_forms_of_a_lora_lie_beside_it(studio: Studio, tmp_path: Path) -> 
     files = studio.adapters.files(adapter.id)
     assert list(files) == ["own", "kohya"]
     assert files["kohya"] == Path(str((job.result or {})["file"]))
-    assert (job.result or {})["readers"]["A1111 and Forge"] == "A1111 and Forge reads it."
+    assert (job.result or {})["readers"]["A1111 and Forge"] == "A1111 and Forge read it."
     assert {t.dtype for t in load_file(files["kohya"]).values()} == {torch.float16}
     assert [a.id for a in studio.models.adapters()] == [adapter.id]
     with pytest.raises(InvalidInput, match="one of diffusers, native, kohya"):
