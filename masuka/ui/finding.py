@@ -70,7 +70,7 @@ def draw_own(studio: Studio, view: View) -> str:
     takes = "A base as a single safetensors file, as other tools keep it."
     choose = {"type": "file", "accept": ".safetensors", "aria-label": "A base to add"}
     drop = (
-        '<div class="drop slim full" data-upload="-1" data-upload-do="models-sent"><h3>Drop a safetensors file here, or choose it</h3>'
+        '<div class="drop" data-upload="-1" data-upload-do="models-sent"><h3>Drop a safetensors file here, or choose it</h3>'
         f'<p class="hint" data-upload-state data-idle="{takes}" aria-live="polite">{takes}</p><input{attributes(choose)}></div>'
     )
     path = (
