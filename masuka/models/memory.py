@@ -46,8 +46,8 @@ IN_FLIGHT_BYTES = 5 * 10**9
 class Network:
     """What a denoiser keeps for the backward pass.
 
-    In units of one block's width a token. Counted by saved tensors of random models of the real classes, LoRA on all linear layers
-    (a test counts again).
+    In units of one block's width a token, counted by the saved tensors of random models of
+    the real classes, LoRA on all linear layers; a test counts those of FLUX again.
     """
 
     kept: float
