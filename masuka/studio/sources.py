@@ -113,7 +113,7 @@ class Sources:
         return self._add(checked.entry, base_id, name or checked.repo.rsplit("/", 1)[-1], config)
 
     def add_path(self, path: str | Path, *, name: str = "", link: bool = False) -> Job:
-        """The job that takes in a diffusers folder or a single safetensors file of this machine.
+        """The job that takes in a diffusers folder or a single safetensors file.
 
         With `link` a folder's files stay where they are; what was uploaded goes once it is
         taken in. Raises InvalidInput for what
@@ -170,7 +170,7 @@ class Sources:
         return self._add(about.entry, base_id, title, config)
 
     def add_civitai_lora(self, version: str) -> Job:
-        """The job that fetches a LoRA of CivitAI, bound to the base that it is said to be for."""
+        """The job that fetches a LoRA of CivitAI, bound to the base that it names."""
         self._context.actor.must_edit()
         about = self._civitai().version(version_in(version))
         if about.kind != "lora":

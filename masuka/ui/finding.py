@@ -95,7 +95,7 @@ def draw_own(studio: Studio, view: View) -> str:
 
 
 def draw_checked(studio: Studio, view: View) -> str:
-    """The repository that was looked at last: what it is, and the button that takes it."""
+    """The repository that was looked at last, and the button that takes it."""
     checked = studio.sources.last_check() if section_of(view) == "own" else None
     if checked is None:
         return ""
