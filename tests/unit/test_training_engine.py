@@ -92,6 +92,7 @@ def test_pictures_of_the_class_are_learnt_beside(tmp_path: Path) -> None:
     assert any(not torch.allclose(mine[n], plain[n], atol=1e-5) for n in moved)
 
 
+@pytest.mark.slow
 def test_a_training_with_pictures_of_the_class_goes_on_exactly(tmp_path: Path) -> None:
     whole, stopped = (prior_params(tmp_path / name, class_preservation=1.0) for name in "ab")
     straight_job, first = Job(tmp_path / "a"), Job(tmp_path / "b", stop="pause", after_step=1, checks=9)
@@ -171,6 +172,7 @@ def test_a_whole_model_is_trained_and_becomes_a_base(tmp_path: Path) -> None:
     assert Flux().pipeline(place, dtype=torch.float32, device="cpu").vae is not None
 
 
+@pytest.mark.slow
 def test_a_training_of_a_whole_model_goes_on_exactly(tmp_path: Path) -> None:
     whole, stopped = (whole_params(tmp_path / name, precision="bf16") for name in "ab")
     Job(tmp_path / "a").run(whole)
