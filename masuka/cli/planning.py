@@ -21,6 +21,12 @@ SHAPES = ((512, "none"), (1024, "none"), (512, "nf4"), (1024, "nf4"))
 
 def add_to(group: typer.Typer) -> None:
     """The commands, in the group that trains."""
+    _add_before(group)
+    _add_after(group)
+    _add_beside(group)
+
+
+def _add_before(group: typer.Typer) -> None:
 
     @command(group, "plan", request=TrainImage, argument="dataset_id", by_base=BY_BASE_TRAINING)
     def plan(studio: Studio, values: dict[str, object], preset: Preset = "") -> Answer:
@@ -49,6 +55,9 @@ def add_to(group: typer.Typer) -> None:
             {"job": job}, f"{found['seconds_per_step']:.2f} s/step, {peak / GIB:.1f} GiB at the peak."
         )
 
+
+def _add_after(group: typer.Typer) -> None:
+
     @command(group, "extend")
     def extend(
         studio: Studio, run_id: int, steps: int, later: Later = False, as_json: bool = False
@@ -70,6 +79,9 @@ def add_to(group: typer.Typer) -> None:
         given = {"steps": steps, "learning_rate": learning_rate}
         changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return _queued(studio, studio.training.branch(run_id, checkpoint, **changed), later, as_json)
+
+
+def _add_beside(group: typer.Typer) -> None:
 
     @command(group, "sweep", request=SweepTraining)
     def sweep(
