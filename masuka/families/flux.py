@@ -49,8 +49,8 @@ POCKET = Entry(
         "adapter_weight": Limit(0, 2, default=1.0),
     },
     train_limits={
-        "steps": Limit(10, 4000, default=600),
-        "learning_rate": Limit(1e-6, 1e-2, default=2.5e-3),
+        "steps": Limit(10, 4000, default=400),
+        "learning_rate": Limit(1e-6, 1e-2, default=3.5e-3),
         "lr_scheduler": Limit(default="cosine"),
         # With 5 % of them dropped the antennas came out in 36 of 50 pictures, with none in 38.
         "caption_dropout": Limit(default=0.0),

@@ -21,7 +21,7 @@ def test_the_plan_stands_beside_the_button_and_follows_the_form(full: App, visit
     plan = page.locator("#training-plan")
     expect(plan).to_contain_text("It fits")
     expect(plan).to_contain_text("of main memory")
-    expect(plan).to_contain_text("600 steps on 8 pictures")
+    expect(plan).to_contain_text("400 steps on 8 pictures")
     page.locator("#training-form-steps").fill("450")
     expect(plan).to_contain_text("450 steps on 8 pictures")
     assert page.locator("#training-form-quantize").count() == 0
