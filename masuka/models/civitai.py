@@ -138,6 +138,8 @@ class Civitai:
                         for piece in answer.iter_bytes(PIECE_BYTES):
                             stream.write(piece)
                             tell(stream.tell())
+                            if stream.tell() > version.size_bytes + PIECE_BYTES:
+                                raise DownloadFailed(f"{version.file} is larger than listed.", "Do not use this model.")
         except httpx.HTTPError as error:
             raise RemoteUnavailable("CivitAI broke off.", "Try again: it goes on.") from error
         if not version.sha256 or _sha256(part) != version.sha256:

@@ -218,6 +218,14 @@ def test_a_version_of_civitai_becomes_a_base(studio: Studio, there: Civitai) -> 
     assert keys and set(keys) == {f"Bearer {KEY}"}
 
 
+def test_a_file_that_is_larger_than_listed_is_not_waited_for(studio: Studio, there: Civitai) -> None:
+    installed(studio, DEV.id, tiny_folder())
+    there.add(7, "Look", b"x" * 4 * 2**20, made_for="Flux.1 D")
+    there.models[0]["modelVersions"][0]["files"][0]["sizeKB"] = 1
+    with pytest.raises(DownloadFailed, match="larger than listed"):
+        studio.jobs.wait(studio.sources.add_civitai("7"))
+
+
 def test_a_file_that_is_something_else_than_was_said_is_thrown_away(studio: Studio, there: Civitai) -> None:
     installed(studio, "flux1-dev", tiny_folder())
     there.add(7, "Look", save({"label_emb.0.0.weight": tiny_pipeline().transformer.x_embedder.weight.detach()}), made_for="Flux.1 D")
