@@ -111,11 +111,13 @@ class Sampler:
         if not self._plan.sample_prompts:
             return []
         self._folder.mkdir(parents=True, exist_ok=True)
-        samples = []
+        self._reporter.stage("Drawing samples")
+        samples: list[Sample] = []
         with learner.as_peft(), nullcontext() if weight == 1 else learner.at_weight(weight):
             pipeline = live_pipeline(self._plan, learner.denoiser)
             for number, prompt in enumerate(self._plan.sample_prompts):
                 self._reporter.check()
+                self._reporter.progress(number, len(self._plan.sample_prompts))
                 samples.append(self._sample(pipeline, learner, step, number, prompt))
             del pipeline
         free_memory()
