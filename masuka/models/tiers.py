@@ -158,7 +158,7 @@ def _training(entry: Entry, machine: Machine) -> Fit:
     if not entry.trainable:
         return Fit(False, "Is not made to be trained.")
     if machine.device == "cpu":
-        return Fit(False, "Cannot be trained here: that needs a GPU.")
+        return Fit(False, "Trains well on a GPU only: here a step takes minutes.")
     request = TrainImage.parse({"dataset_id": 1, "base": entry.id}, limits=entry.train_limits)
     planned = memory.plan(entry, request, machine, pictures=TYPICAL_PICTURES)
     if planned.estimate is None:

@@ -34,7 +34,7 @@ def draw_search(studio: Studio, view: View) -> str:
         _text(SEARCH, "query", "What to look for", "anime, photo, a name", value=last.query if last else "")
         + _select("where", "Where", WHERE, last.where if last else "hub")
         + _select("kind", "What", KINDS, last.kind if last else "base")
-        + f'<label class="switch"><input{attributes(nsfw)}><span>Also what is not for all eyes</span></label>'
+        + f'<label class="switch"><input{attributes(nsfw)}><span>Adult content too</span></label>'
         + button("Search", "models-search", look="primary", form=SEARCH, name=f"{SEARCH}-go")
     )
     return card(form(SEARCH, body, submit=f"{SEARCH}-go"))

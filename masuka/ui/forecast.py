@@ -39,18 +39,24 @@ def plan_piece(studio: Studio, text: str) -> str:
     given = {str(name): value for name, value in values.items() if value not in ("", None)}
     given = {name: value for name, value in given.items() if not name.startswith("sweep_")}
     try:
-        return panel(studio.training.plan(given))
+        found = studio.training.plan(given)
+        fit = studio.advice.fit(found.plan.request.base, "train")
+        return panel(found, slow=found.fits and not fit.works)
     except NotFound:
         raise
     except MasukaError as error:
         return f'<p><strong>{esc(error.message)}</strong> {esc(error.hint)}</p>'
 
 
-def panel(forecast: Forecast) -> str:
-    """Whether it fits, what is changed, how long it takes, where the memory goes."""
+def panel(forecast: Forecast, *, slow: bool = False) -> str:
+    """Whether it fits, what is changed, how long it takes, where the memory goes.
+
+    `slow` is said of a base that a machine without a GPU can hold but hardly train.
+    """
     plan = forecast.plan
     changes = "".join(f"<li>{esc(change)}</li>" for change in plan.changes)
     told = f"<p>So that it fits:</p><ul>{changes}</ul>" if changes else ""
+    told += "<p>Without a GPU each step of it takes minutes.</p>" if slow else ""
     return (
         f"<p><strong>{esc(forecast.sentence)}</strong></p>{told}"
         f'<p class="hint">{esc(time_sentence(forecast))}</p>{_parts(forecast)}'
