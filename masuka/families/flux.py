@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masuka import pocket
-from masuka.families import adapters, flow, keys_tables, tiny, vae, weights
 from masuka.families.base import AdapterReport, Capabilities, Entry, Preset, Size, parent_of
-from masuka.families.patches import pack, position_ids, unpack
+from masuka.families.lora import adapters, keys_tables
+from masuka.families.parts import flow, tiny, vae, weights
+from masuka.families.parts.patches import pack, position_ids, unpack
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
 from masuka.requests.training import STANDARD_LIMITS as TRAIN

@@ -12,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from masuka.families import adapters, flow, qwen_vae, tiny, tiny_qwen, vae, weights
 from masuka.families.base import Capabilities, Entry, Size
-from masuka.families.patches import pack, position_ids, unpack
+from masuka.families.lora import adapters
+from masuka.families.parts import flow, qwen_vae, tiny, tiny_qwen, vae, weights
+from masuka.families.parts.patches import pack, position_ids, unpack
+from masuka.families.parts.rectified import RectifiedFlow, TextEncoder, packed, repeated, within
 from masuka.families.qwen_image import ANSWER, TEMPLATE, TEMPLATE_TOKENS
-from masuka.families.rectified import RectifiedFlow, TextEncoder, packed, repeated, within
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
 from masuka.requests.training import STANDARD_LIMITS as TRAIN

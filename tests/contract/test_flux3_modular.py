@@ -12,7 +12,8 @@ import torch
 from diffusers import ClassifierFreeGuidance, Flux3ModularPipeline, Flux3Transformer2DModel
 from diffusers.modular_pipelines.flux3.modular_blocks_flux3 import Flux3AutoBlocks
 
-from masuka.families import FAMILIES, flux3, tiny
+from masuka.families import FAMILIES, flux3
+from masuka.families.parts import tiny
 from masuka.models.catalogue import classes_of
 from tests.every_family import arguments_for, drawn, pipeline_of, tiny_folder
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from masuka import Settings, Studio
 from masuka.config import Workspace
 from masuka.errors import AccessDenied, Conflict, InvalidInput, NotAllowed, NotFound
-from masuka.families import adapters
+from masuka.families.lora import adapters
 from masuka.jobs.reporter import EventFile
 from masuka.models import pushing
 from masuka.pocket import FOLDER

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from masuka.families.keys import DOWN, LOKR, MAGNITUDE, UP, leaf_of, stems
-from masuka.families.keys_tables import names_of
+from masuka.families.lora.keys import DOWN, LOKR, MAGNITUDE, UP, leaf_of, stems
+from masuka.families.lora.keys_tables import names_of
 
 _TEXT = {"text", "text_kohya", "text_comfy"}
 _COMFY = {"native", "kohya"} | _TEXT
