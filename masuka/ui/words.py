@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-
 CHOICES = {
     "auto": "automatic",
     "lora": "LoRA",
