@@ -162,4 +162,9 @@ class Assessor:
         whole = time.monotonic() - self._began
         if self._seconds < 1 or whole <= 0:
             return ""
-        return f"Scoring took {self._seconds:,.0f} s, {self._seconds / whole:.0%} of this training's time."
+        return f"Scoring took {_spoken(self._seconds)}, {self._seconds / whole:.0%} of this training's time."
+
+
+def _spoken(seconds: float) -> str:
+    """'48 s', '10 min'."""
+    return f"{seconds:,.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"

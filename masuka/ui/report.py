@@ -206,7 +206,7 @@ def _recipe(studio: Studio, run: Run) -> str:
     sets = [d for d in studio.datasets.list() if d.picture_count]
     options = "".join(f'<option value="{d.id}"{" selected" if d.id == run.dataset_id else ""}>{esc(d.name)}</option>' for d in sets)
     again = ""
-    if sets:
+    if sets and studio.actor.role != "viewer":
         train = button("Train by this recipe", "training-recipe", form=RECIPE_FORM, name="training-recipe-go")
         again = disclosure(
             "Train by a recipe",

@@ -107,7 +107,9 @@ def draw_content(studio: Studio, view: View) -> str:
     found = studio.training.content(run.id)
     said = "".join(f"<li>{esc(s)}</li>" for s in found.sentences)
     now = f'<div class="notice"><ul>{said}</ul></div>' if said else '<p class="hint">Its data set is as it was.</p>'
-    if found.problem:
+    if studio.actor.role == "viewer":
+        again = ""
+    elif found.problem:
         again = f'<p class="hint">{esc(found.problem)}</p>'
     else:
         again = (
