@@ -173,7 +173,7 @@ def _before(studio: Studio, base: str, dataset_id: int) -> str:
         return f'{plan}<div class="notice warn full">{here}{fetch}</div>'
     problems = "".join(f"<p>{esc(p)}</p>" for p in studio.datasets.check(dataset_id, read_files=False))
     notice = f'<div class="notice warn full">{problems}</div>' if problems else ""
-    trial = button("Try three steps", "training-trial", look="quiet", form=FORM, name="training-trial")
+    trial = button("Try three steps", "training-trial", look="quiet", form=FORM, name="training-trial-go")
     return f'{notice}{plan}<div class="actions full">{trial}</div><div class="sticky full">{start}</div>'
 
 
