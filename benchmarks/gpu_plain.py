@@ -12,7 +12,8 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from benchmarks.plain_loop import PlainLoop
-from masuka.families import family_named, tiny
+from masuka.families import family_named
+from masuka.families.parts import tiny
 
 CLIP_TOKENS, T5_TOKENS = 77, 512
 VAE = {

@@ -52,7 +52,7 @@ def build(size: Size, folder: Path) -> None:
     )
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-    from masuka.families import tiny
+    from masuka.families.parts import tiny
 
     torch.manual_seed(0)
     clip_tokenizer, t5_tokenizer = (

@@ -25,7 +25,7 @@ def build(folder: Path) -> None:
     )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    from masuka.families import tiny
+    from masuka.families.parts import tiny
 
     torch.manual_seed(0)
     tokenizer = tiny.clip(77)["tokenizer"]

@@ -19,8 +19,9 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 
-from masuka.families import FAMILIES, flux2_vae
+from masuka.families import FAMILIES
 from masuka.families.base import Entry, Family
+from masuka.families.parts import flux2_vae
 from masuka.models.loading import quiet_libraries
 from masuka.requests.images import DrawImages
 

@@ -1,7 +1,8 @@
-"""masuka train plan|try|extend|branch|memory: before a training, and after it."""
+"""masuka train plan|try|extend|branch|sweep|memory: before a training, and after it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import typer
@@ -11,6 +12,7 @@ from masuka.cli.command import Answer, command
 from masuka.cli.make import BASES, BY_BASE_TRAINING, Later, Preset, settings_of
 from masuka.models import memory
 from masuka.models.memory import GIB
+from masuka.requests.sweeps import SweepTraining
 from masuka.requests.training import TrainImage
 from masuka.studio import Studio
 
@@ -19,10 +21,16 @@ SHAPES = ((512, "none"), (1024, "none"), (512, "nf4"), (1024, "nf4"))
 
 def add_to(group: typer.Typer) -> None:
     """The commands, in the group that trains."""
+    _add_before(group)
+    _add_after(group)
+    _add_beside(group)
+
+
+def _add_before(group: typer.Typer) -> None:
 
     @command(group, "plan", request=TrainImage, argument="dataset_id", by_base=BY_BASE_TRAINING)
     def plan(studio: Studio, values: dict[str, object], preset: Preset = "") -> Answer:
-        """Says whether a training fits this machine, how long it takes, what would be changed."""
+        """Says whether a training fits here, how long it takes, what is changed."""
         forecast = studio.training.plan(settings_of(studio, values, preset))
         estimate = forecast.plan.estimate
         parts = [] if estimate is None else [f"  {n}: {b / GIB:.1f} GiB" for n, b in estimate.parts.items()]
@@ -47,6 +55,9 @@ def add_to(group: typer.Typer) -> None:
             {"job": job}, f"{found['seconds_per_step']:.2f} s/step, {peak / GIB:.1f} GiB at the peak."
         )
 
+
+def _add_after(group: typer.Typer) -> None:
+
     @command(group, "extend")
     def extend(
         studio: Studio, run_id: int, steps: int, later: Later = False, as_json: bool = False
@@ -69,10 +80,44 @@ def add_to(group: typer.Typer) -> None:
         changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return _queued(studio, studio.training.branch(run_id, checkpoint, **changed), later, as_json)
 
+
+def _add_beside(group: typer.Typer) -> None:
+
+    @command(group, "sweep", request=SweepTraining)
+    def sweep(
+        studio: Studio,
+        values: dict[str, object],
+        dataset_id: int,
+        base: str = "pocket",
+        preset: Preset = "",
+        later: Later = False,
+        as_json: bool = False,
+    ) -> Answer:
+        """Trains with every combination of settings and says which came out best."""
+        settings = settings_of(studio, {"dataset_id": dataset_id, "base": base}, preset)
+        made = studio.sweeps.start(values, settings)
+        for row in studio.sweeps.table(made.id):
+            if not later and row.run.job_id is not None:
+                show.run(studio, studio.jobs.get(row.run.job_id), quiet=as_json)
+        rows = studio.sweeps.table(made.id)
+        lines = [
+            (row.run.id, _told(row.settings), row.run.status, _told(row.scores), "best" if row.best else "")
+            for row in rows
+        ]
+        head = ("id", "settings", "state", "scores", "")
+        return Answer({"sweep": made, "rows": rows}, show.table(head, lines, empty="Nothing was started."))
+
     @command(group, "memory")
     def needs() -> Answer:
-        """Prints what training each base takes of a GPU's memory, as the documents have it."""
+        """Prints what training each base takes of a GPU's memory."""
         return Answer(list(memory_rows()), memory_table())
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+    )
 
 
 def memory_rows() -> list[dict[str, Any]]:

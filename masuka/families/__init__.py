@@ -13,10 +13,10 @@ from masuka.families.flux import Flux
 from masuka.families.flux2 import Flux2
 from masuka.families.flux3 import Flux3
 from masuka.families.krea2 import Krea2
+from masuka.families.parts.weights import release
 from masuka.families.qwen_image import QwenImage
 from masuka.families.sd3 import Sd3
 from masuka.families.sdxl import Sdxl, SdxlEdm, SdxlVelocity
-from masuka.families.weights import release
 from masuka.families.zimage import ZImage
 from masuka.requests.base import Limit
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from masuka.families import flow, tiny, vae, weights
 from masuka.families.base import Capabilities, Entry, Size
-from masuka.families.patches import pack, position_ids, unpack
-from masuka.families.rectified import RectifiedFlow, TextEncoder
+from masuka.families.parts import flow, tiny, vae, weights
+from masuka.families.parts.patches import pack, position_ids, unpack
+from masuka.families.parts.rectified import RectifiedFlow, TextEncoder
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
 from masuka.requests.training import STANDARD_LIMITS as TRAIN

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masuka import pocket
-from masuka.families import adapters, flow, keys_tables, tiny, vae, weights
 from masuka.families.base import AdapterReport, Capabilities, Entry, Preset, Size, parent_of
-from masuka.families.patches import pack, position_ids, unpack
+from masuka.families.lora import adapters, keys_tables
+from masuka.families.parts import flow, tiny, vae, weights
+from masuka.families.parts.patches import pack, position_ids, unpack
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
 from masuka.requests.training import STANDARD_LIMITS as TRAIN
@@ -49,8 +50,8 @@ POCKET = Entry(
         "adapter_weight": Limit(0, 2, default=1.0),
     },
     train_limits={
-        "steps": Limit(10, 4000, default=600),
-        "learning_rate": Limit(1e-6, 1e-2, default=2.5e-3),
+        "steps": Limit(10, 4000, default=400),
+        "learning_rate": Limit(1e-6, 1e-2, default=3.5e-3),
         "lr_scheduler": Limit(default="cosine"),
         # With 5 % of them dropped the antennas came out in 36 of 50 pictures, with none in 38.
         "caption_dropout": Limit(default=0.0),

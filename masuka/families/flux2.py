@@ -11,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from masuka.families import flow, flux2_vae, tiny, tiny_qwen, vae, weights
 from masuka.families.base import Capabilities, Entry, Size
-from masuka.families.rectified import RectifiedFlow, TextEncoder, repeated, shift_of
+from masuka.families.parts import flow, flux2_vae, tiny, tiny_qwen, vae, weights
+from masuka.families.parts.rectified import RectifiedFlow, TextEncoder, repeated, shift_of
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
 from masuka.requests.training import STANDARD_LIMITS as TRAIN

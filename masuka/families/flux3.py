@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from masuka.families import flow, flux2_vae, tiny, tiny_qwen, vae, weights
 from masuka.families.base import Capabilities, Entry, Size
 from masuka.families.flux2 import places, tiny_flux2_autoencoder
-from masuka.families.rectified import RectifiedFlow, TextEncoder, packed
+from masuka.families.parts import flow, flux2_vae, tiny, tiny_qwen, vae, weights
+from masuka.families.parts.rectified import RectifiedFlow, TextEncoder, packed
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
 from masuka.requests.training import STANDARD_LIMITS as TRAIN
@@ -161,7 +161,7 @@ class Flux3(RectifiedFlow):
     def pipeline(
         self, folder: Path, *, dtype: torch.dtype, device: str, computes_on: str = "", **parts: Any
     ) -> Any:
-        from masuka.families.flux3_pipeline import Flux3Pipeline
+        from masuka.families.parts.flux3_pipeline import Flux3Pipeline
 
         own = ("transformer", "vae", "text_encoder", "tokenizer")
         there = {name: parts[name] for name in own if name in parts}
@@ -204,7 +204,7 @@ class Flux3(RectifiedFlow):
     def tiny(self, folder: Path) -> Path:
         from diffusers import Flux3Transformer2DModel
 
-        from masuka.families.flux3_pipeline import modular_folder
+        from masuka.families.parts.flux3_pipeline import modular_folder
 
         with tiny.seeded(15):
             transformer = Flux3Transformer2DModel(

@@ -12,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from masuka.families import adapters, flow, qwen_vae, tiny, tiny_qwen, vae, weights
 from masuka.families.base import Capabilities, Entry, Size
-from masuka.families.patches import pack, position_ids, unpack
+from masuka.families.lora import adapters
+from masuka.families.parts import flow, qwen_vae, tiny, tiny_qwen, vae, weights
+from masuka.families.parts.patches import pack, position_ids, unpack
+from masuka.families.parts.rectified import RectifiedFlow, TextEncoder, packed, repeated, within
 from masuka.families.qwen_image import ANSWER, TEMPLATE, TEMPLATE_TOKENS
-from masuka.families.rectified import RectifiedFlow, TextEncoder, packed, repeated, within
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
 from masuka.requests.training import STANDARD_LIMITS as TRAIN
@@ -31,7 +32,7 @@ _SIZE = Size(
     denoiser=12_820_073_036, text_encoders=4_437_815_808, autoencoder=126_892_531, width=6144, blocks=28,
     text_tokens=256,
 )  # fmt: skip
-_LICENCE = "Krea 2 Community (commercial use below $1M a year)"
+_LICENCE = "Krea 2 Community (free below a million dollars of revenue)"
 _TRAIN = {
     **TRAIN,
     "steps": Limit(100, 10_000, default=1500),

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from masuka.families import flow, qwen_vae, tiny, tiny_qwen, vae, weights
 from masuka.families.base import Capabilities, Entry, Size
-from masuka.families.patches import pack, unpack
-from masuka.families.rectified import RectifiedFlow, TextEncoder, packed, repeated, within
+from masuka.families.parts import flow, qwen_vae, tiny, tiny_qwen, vae, weights
+from masuka.families.parts.patches import pack, unpack
+from masuka.families.parts.rectified import RectifiedFlow, TextEncoder, packed, repeated, within
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
 from masuka.requests.training import STANDARD_LIMITS as TRAIN

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from masuka.families import flow, tiny, vae, weights
 from masuka.families.base import Capabilities, Entry, Preset, Size
-from masuka.families.rectified import RectifiedFlow, repeated
+from masuka.families.parts import flow, tiny, vae, weights
+from masuka.families.parts.rectified import RectifiedFlow, repeated
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
 from masuka.requests.training import STANDARD_LIMITS as TRAIN

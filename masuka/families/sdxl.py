@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from masuka.families import adapters, ddpm, edm, flow, tiny, vae, weights
-from masuka.families import keys_tables as names
 from masuka.families.base import AdapterReport, Capabilities, Entry
+from masuka.families.lora import adapters
+from masuka.families.lora import keys_tables as names
+from masuka.families.parts import ddpm, edm, flow, tiny, vae, weights
 from masuka.families.sdxl_bases import (
     ILLUSTRIOUS,
     JUGGERNAUT,

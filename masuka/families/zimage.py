@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from masuka.families import flow, tiny, tiny_qwen, vae, weights
 from masuka.families.base import Capabilities, Entry, Preset, Size
-from masuka.families.rectified import RectifiedFlow, TextEncoder, packed
+from masuka.families.parts import flow, tiny, tiny_qwen, vae, weights
+from masuka.families.parts.rectified import RectifiedFlow, TextEncoder, packed
 from masuka.requests.base import Limit
 from masuka.requests.images import STANDARD_LIMITS as DRAW
 from masuka.requests.training import STANDARD_LIMITS as TRAIN

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from masuka.families import vae
+from masuka.families.parts import vae
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -73,7 +73,10 @@ KINDS = {
         Kind("download_model", "net", "masuka.models.download:run", "Downloading", keys=("HF_TOKEN",)),
         # Turning a file into a folder loads models: in a process of its own, whose memory goes with it.
         Kind("import_base", "cpu", "masuka.models.importing:run", "Importing a base", warm=False),
-        Kind("fetch_lora", "net", "masuka.models.bringing:run", "Fetching a LoRA", warm=False, keys=("CIVITAI_API_KEY",)),
+        Kind(
+            "fetch_lora", "net", "masuka.models.bringing:run", "Fetching a LoRA", warm=False,
+            keys=("CIVITAI_API_KEY", "HF_TOKEN"),
+        ),
         Kind("fetch_base", "net", "masuka.models.importing:run", "Fetching a base", warm=False, keys=("CIVITAI_API_KEY",)),
     )
 }

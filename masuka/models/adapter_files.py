@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from masuka.errors import InvalidInput
 from masuka.families import FAMILIES
-from masuka.families.adapters import read_header
 from masuka.families.base import Entry, Family
-from masuka.families.keys import DOWN, LOKR, MAGNITUDE, UP, Names, stems
-from masuka.families.keys_tables import names_of
-from masuka.families.readers import Reading, readings
+from masuka.families.lora.adapters import read_header
+from masuka.families.lora.keys import DOWN, LOKR, MAGNITUDE, UP, Names, stems
+from masuka.families.lora.keys_tables import names_of
+from masuka.families.lora.readers import Reading, readings
 
 LARGEST_MEASURED_BYTES = 2**30
 """Of a larger file only the header is read; the numbers would take long."""

@@ -17,7 +17,7 @@ INDEXES = ("model_index.json", "modular_model_index.json")
 
 
 def folder_of(entry: Entry, workspace: Workspace) -> Path:
-    """The folder of a base: the shipped one, a linked one, or its place in the workspace."""
+    """The folder of a base: shipped, linked, or its place in the workspace."""
     if entry.folder is not None:
         return entry.folder
     linked = note_of(entry, workspace).get("linked")

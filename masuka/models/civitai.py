@@ -81,7 +81,9 @@ class Civitai:
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
     def search(self, query: str, kind: Kind, *, nsfw: bool = False) -> list[Offer]:
-        """Models that match, the most downloaded first; what is not for all eyes when asked.
+        """Models that match, the most downloaded first.
+
+        What is not for all eyes comes only with `nsfw`.
 
         Raises RemoteUnavailable when it does not answer in time.
         """
@@ -136,6 +138,8 @@ class Civitai:
                         for piece in answer.iter_bytes(PIECE_BYTES):
                             stream.write(piece)
                             tell(stream.tell())
+                            if stream.tell() > version.size_bytes + PIECE_BYTES:
+                                raise DownloadFailed(f"{version.file} is larger than listed.", "Do not use this model.")
         except httpx.HTTPError as error:
             raise RemoteUnavailable("CivitAI broke off.", "Try again: it goes on.") from error
         if not version.sha256 or _sha256(part) != version.sha256:
@@ -186,7 +190,7 @@ def version_in(text: str) -> int:
 
 
 def entry_of(made_for: str) -> Entry | None:
-    """The catalogue's base that CivitAI's word means; None for what nothing here knows."""
+    """The catalogue's base that CivitAI's word means; None where there is none."""
     name, word = MADE_FOR.get(made_for, ("-", ""))
     alike = [f for n, f in FAMILIES.items() if n == name or n.startswith(f"{name}-")]
     entries = [entry for family in alike for entry in family.entries if entry.folder is None]

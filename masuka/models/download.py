@@ -46,7 +46,7 @@ def run(params: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
 
 
 def plans_of(params: Mapping[str, Any], *, token: str | None = None) -> list[Plan]:
-    """What a base consists of: its own files first, then the VAE that replaces its own."""
+    """What a base consists of: its files first, then the VAE that replaces its own."""
     repo, revision, endpoint = params["repo"], params["revision"], params.get("endpoint")
     if params.get("patterns"):
         return [plan(repo, revision, tuple(params["patterns"]), endpoint=endpoint, token=token)]
@@ -62,7 +62,7 @@ def plans_of(params: Mapping[str, Any], *, token: str | None = None) -> list[Pla
 
 
 def index_in(listed: Plan, *, token: str | None = None) -> dict[str, Any]:
-    """The index of a repository in diffusers' layout; raises DownloadFailed without one."""
+    """The index of a repository in diffusers' layout; raises DownloadFailed."""
     names = {file.path for file in listed.files}
     name = next((name for name in INDEXES if name in names), None)
     if name is None:
@@ -80,7 +80,7 @@ def index_in(listed: Plan, *, token: str | None = None) -> dict[str, Any]:
 
 
 def fetch(name: str, folder: Path, plans: Callable[[], Sequence[Plan]], reporter: Reporter) -> int:
-    """Fetches what is planned into the folder unless it is there whole; returns its bytes."""
+    """Fetches what is planned unless it is there whole; returns its bytes."""
     with alone(folder):
         if (folder / FINISHED).is_file():
             return int(json.loads((folder / FINISHED).read_text(encoding="utf-8")).get("bytes", 0))

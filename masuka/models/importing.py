@@ -56,7 +56,10 @@ def local_files(folder: Path) -> list[RemoteFile]:
 
 
 def chosen_in(folder: Path) -> tuple[RemoteFile, ...]:
-    """What of the folder is a base; raises InvalidInput where its weights are pickles or missing."""
+    """What of the folder is a base.
+
+    Raises InvalidInput where its weights are pickles or missing, or it needs code.
+    """
     index = index_of(folder)
     found = recognising.of_folder(folder)
     assert index is not None

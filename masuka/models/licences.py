@@ -23,7 +23,7 @@ UNKNOWN = "whether commercial use is allowed is not said here; read it at its pa
 
 
 def named(licence: str) -> tuple[str, bool | None]:
-    """How the licence is called and whether it allows commercial use; None: it is not known."""
+    """How the licence is called, and whether it allows commercial use, if known."""
     known = NAMES.get(licence.lower())
     if known is not None:
         return known

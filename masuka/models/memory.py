@@ -2,7 +2,7 @@
 
 Arithmetic over a base's `Size` alone: no file is looked at, no model is loaded, so that the
 page, the command line and the table in the documents say the same. What a machine really
-took is measured by the training (`training.probe`) and shown beside it.
+took is measured by the training (`training.meter`) and shown beside it.
 
 Two models are never on the device at once, so the need is that of the hungriest phase.
 """
@@ -46,8 +46,8 @@ IN_FLIGHT_BYTES = 5 * 10**9
 class Network:
     """What a denoiser keeps for the backward pass.
 
-    In units of one block's width a token. Counted by saved tensors of random models of the real classes, LoRA on all linear layers
-    (`python -m benchmarks memory`).
+    In units of one block's width a token, counted by the saved tensors of random models of
+    the real classes, LoRA on all linear layers; a test counts those of FLUX again.
     """
 
     kept: float

@@ -81,7 +81,7 @@ class Advice:
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """The table that a person wrote; raises InvalidInput that says what is wrong where."""
+    """The table that a person wrote; raises InvalidInput with what is wrong."""
     if len(text) > LONGEST_TABLE:
         raise _wrong(f"The table has {len(text):,} characters.")
     try:
@@ -97,7 +97,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def tier_of(table: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
-    """The most demanding tier whose bounds the machine meets, else the least demanding."""
+    """The most demanding tier whose bounds the machine meets, else the least."""
     vram = (machine.vram_bytes or 0) / GIB if machine.device.startswith("cuda") else 0
     tiers: list[dict[str, Any]] = sorted(table["tiers"], key=lambda t: (float(t["vram_gib"]), float(t["ram_gib"])))
     met = [t for t in tiers if float(t["vram_gib"]) <= vram and float(t["ram_gib"]) <= machine.ram_bytes / GIB]
@@ -158,7 +158,7 @@ def _training(entry: Entry, machine: Machine) -> Fit:
     if not entry.trainable:
         return Fit(False, "Is not made to be trained.")
     if machine.device == "cpu":
-        return Fit(False, "Cannot be trained here: that needs a GPU.")
+        return Fit(False, "Trains well on a GPU only: here a step takes minutes.")
     request = TrainImage.parse({"dataset_id": 1, "base": entry.id}, limits=entry.train_limits)
     planned = memory.plan(entry, request, machine, pictures=TYPICAL_PICTURES)
     if planned.estimate is None:

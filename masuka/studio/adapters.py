@@ -12,8 +12,8 @@ from typing import Any
 from masuka.errors import AccessDenied, Conflict, InvalidInput, NotAllowed, NotFound
 from masuka.families import FAMILIES, family_of
 from masuka.families.base import parent_of
-from masuka.families.keys import CONVENTIONS
-from masuka.families.keys_tables import names_of
+from masuka.families.lora.keys import CONVENTIONS
+from masuka.families.lora.keys_tables import names_of
 from masuka.models import adapter_files
 from masuka.models.adapter_files import Found
 from masuka.requests.adapters import (

@@ -49,7 +49,7 @@ class Advising:
         return str(tiers.tier_of(self.table(), machine or self.machine())["name"])
 
     def recommended(self, machine: Machine | None = None) -> list[Advice]:
-        """For each task the bases that suit this machine, each shown to fit; the best first."""
+        """For each task the bases that suit this machine and fit; the best first."""
         return tiers.recommended(self.table(), machine or self.machine())
 
     def fit(self, base_id: str, task: Task, machine: Machine | None = None) -> Fit:
@@ -57,7 +57,7 @@ class Advising:
         return tiers.fit_of(family_of(base_id)[1], machine or self.machine(), task)
 
     def table(self) -> dict[str, Any]:
-        """The table as the person edited it, else MASUKA's; bases that went are passed over."""
+        """The table as the person edited it, else MASUKA's own."""
         try:
             text = rows.get_setting(self._context.store, actor=STUDIO, key=TABLE).value
         except NotFound:

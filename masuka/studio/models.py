@@ -36,8 +36,9 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Base:
-    """A base model of the catalogue or a person's own; `folder` is None until it is here.
+    """A base model of the catalogue or a person's own.
 
+    `folder` is None until it is here.
     `commercial` is None where its licence does not say. `source` says where a person's own
     base is from, '' for the catalogue's.
     """
@@ -70,7 +71,7 @@ class Use:
 
 
 class Models:
-    """List bases and LoRAs, download and delete the former, rename and delete the latter."""
+    """List, download and delete bases; list, rename and delete LoRAs."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

@@ -59,7 +59,6 @@ class Forecast:
     seconds: float | None = None
     pace_from: Literal["", "run", "trial"] = ""
     taken: Taken | None = None
-    notes: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:

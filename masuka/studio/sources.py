@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from masuka import outside
 from masuka.errors import Conflict, InvalidInput, NotAllowed, NotFound
-from masuka.families import family_of
+from masuka.families import FAMILIES, family_of
 from masuka.families.base import OWN, Entry
 from masuka.models import catalogue, importing, recognising, search
 from masuka.models.civitai import ADDRESS, Civitai, version_in
@@ -113,7 +113,7 @@ class Sources:
         return self._add(checked.entry, base_id, name or checked.repo.rsplit("/", 1)[-1], config)
 
     def add_path(self, path: str | Path, *, name: str = "", link: bool = False) -> Job:
-        """The job that takes in a diffusers folder or a single safetensors file of this machine.
+        """The job that takes in a diffusers folder or a single safetensors file.
 
         With `link` a folder's files stay where they are; what was uploaded goes once it is
         taken in. Raises InvalidInput for what
@@ -170,7 +170,7 @@ class Sources:
         return self._add(about.entry, base_id, title, config)
 
     def add_civitai_lora(self, version: str) -> Job:
-        """The job that fetches a LoRA of CivitAI, bound to the base that it is said to be for."""
+        """The job that fetches a LoRA of CivitAI, bound to the base that it names."""
         self._context.actor.must_edit()
         about = self._civitai().version(version_in(version))
         if about.kind != "lora":
@@ -180,19 +180,36 @@ class Sources:
                 f"{about.title} is made for {about.made_for or 'something unknown'}, which nothing here knows.",
                 "Take one for a base of the Models page.", field="repo",
             )  # fmt: skip
-        workspace = self._context.workspace
-        must_have_room(about.title, 2 * about.size_bytes, workspace.adapters)
-        name = clean_name(about.title)
-        mark = secrets.token_hex(4)
-        params = {
-            "tool": "bring", "version": about.id, "address": self._address, "local": sorted(self._local),
-            "file": str(workspace.uploads / f"civitai-{about.id}" / about.file), "forget": True, "name": name,
+        must_have_room(about.title, 2 * about.size_bytes, self._context.workspace.adapters)
+        return self._bring(about.title, f"civitai.com, version {about.id}", {
+            "version": about.id, "address": self._address, "local": sorted(self._local),
             "family": family_of(about.entry.id)[0].name, "base": self._models.base_params(about.entry.id),
-            "trigger_word": _trigger(about.trigger_words), "class_word": "",
-            "request": {"brought": f"civitai.com, version {about.id}"},
+            "trigger_word": _trigger(about.trigger_words),
+        })  # fmt: skip
+
+    def add_repo_lora(self, repo: str) -> Job:
+        """The job that fetches the LoRA of a repository; its layers say what it is for."""
+        self._context.actor.must_edit()
+        repo = search.clean_repo(repo)
+        last = self.last_search()
+        named = next((offer.made_for for offer in last.offers if offer.id == repo), "") if last else ""
+        entry = next((e for family in FAMILIES.values() for e in family.entries if e.repo and e.repo == named), None)
+        params: dict[str, Any] = {
+            "repo": repo, "endpoint": self._endpoint, "family": "", "trigger_word": "",
+            "base": {"id": ""} if entry is None else self._models.base_params(entry.id),
+        }  # fmt: skip
+        return self._bring(repo.rsplit("/", 1)[-1], repo, params)
+
+    def _bring(self, title: str, said: str, params: Mapping[str, Any]) -> Job:
+        workspace, name, mark = self._context.workspace, clean_name(title), secrets.token_hex(4)
+        entries = [entry for family in FAMILIES.values() for entry in family.entries]
+        given = {
+            "tool": "bring", "folder": str(workspace.uploads / f"lora-{mark}"), "forget": True, "name": name,
+            "bases": {entry.id: self._models.base_params(entry.id) for entry in entries}, "class_word": "",
+            "request": {"brought": said},
             "output": str(workspace.adapters / f"{mark}-{clean_filename(name).replace(' ', '-').lower()}"),
         }  # fmt: skip
-        return self._jobs.add("fetch_lora", title=f"Fetching {name}", request={"version": about.id}, params=params)
+        return self._jobs.add("fetch_lora", title=f"Fetching {name}", request={"brought": said}, params={**given, **params})
 
     def add_made(self, entry: Entry, name: str, config: Mapping[str, Any]) -> Job:
         """The job that makes a base here; `config` is its kind, params, licence and size."""

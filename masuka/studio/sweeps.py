@@ -79,7 +79,7 @@ class Sweeps:
         return sweeps.get_sweep(self._context.store, actor=self._context.actor, id=sweep_id)
 
     def table(self, sweep_id: int) -> Sequence[Row]:
-        """Its trainings in the order of their start, the best of those that were scored marked.
+        """Its trainings in the order of their start, the best scored one marked.
 
         The best has the highest likeness, or where nobody tells likeness the lowest
         validation loss.

@@ -55,7 +55,7 @@ class Assessor:
         with self._measuring():
             if self._judges is not None and self._weighed and self._scores.without() is None:
                 self._tell(Scored(WITHOUT, 0.0, self._judged(learner, 0.0)))
-            values = self._validator.measure(learner)
+            values = self._validator.measure(learner, self._reporter.progress)
             self._tell(Scored(step, 1.0, values | self._judged(learner, 1.0)))
 
     def stops(self, step: int) -> str:
@@ -77,15 +77,13 @@ class Assessor:
         if self._judges is None or not self._weighed:
             return None
         with self._measuring():
-            self._reporter.progress(0, len(best.WEIGHTS))
             tried = []
-            for number, weight in enumerate(best.WEIGHTS, 1):
+            for number, weight in enumerate(best.WEIGHTS):
                 scored = self._scores.at(step, weight)
                 if scored is None or "likeness" not in scored.values:
-                    scored = Scored(step, weight, self._judged(learner, weight))
+                    scored = Scored(step, weight, self._judged(learner, weight, (number, len(best.WEIGHTS))))
                     self._tell(scored)
                 tried.append(scored)
-                self._reporter.progress(number, len(best.WEIGHTS))
         return best.best_weight_of(tried)
 
     def tell_report(self, step: int, chosen: int, weight: float | None, stopped: str) -> None:
@@ -107,12 +105,12 @@ class Assessor:
     def _weighed(self) -> bool:
         return self._plan.request.method in WEIGHED
 
-    def _judged(self, learner: Learner, weight: float) -> dict[str, float]:
+    def _judged(self, learner: Learner, weight: float, place: tuple[int, int] = (0, 1)) -> dict[str, float]:
         if self._judges is None:
             return {}
         if self._known is None:
             self._known = compared(self._plan, self._judges.likeness)
-        pictures = self._sampler.judged(learner, self._shots, weight=weight)
+        pictures = self._sampler.judged(learner, self._shots, weight=weight, place=place)
         # A word that only this LoRA knows says nothing to a model that reads prompts.
         trigger = self._plan.trigger_word
         prompts = [s.prompt.replace(trigger, " ") if trigger else s.prompt for s in self._shots]
@@ -164,4 +162,9 @@ class Assessor:
         whole = time.monotonic() - self._began
         if self._seconds < 1 or whole <= 0:
             return ""
-        return f"Scoring took {self._seconds:,.0f} s, {self._seconds / whole:.0%} of this training's time."
+        return f"Scoring took {_spoken(self._seconds)}, {self._seconds / whole:.0%} of this training's time."
+
+
+def _spoken(seconds: float) -> str:
+    """'48 s', '10 min'."""
+    return f"{seconds:,.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from masuka.errors import InvalidInput
-from masuka.families import adapters
-from masuka.families.keys_files import CLIP
+from masuka.families.lora import adapters
+from masuka.families.lora.keys_files import CLIP
 from masuka.jobs.reporter import Reporter
 from masuka.models.catalogue import FINISHED, size_bytes
 from masuka.models.download import alone, finish, must_have_room

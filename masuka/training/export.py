@@ -29,11 +29,12 @@ from torch import Tensor
 
 from masuka import __version__
 from masuka.errors import TrainingError
-from masuka.families import adapters, family_of
+from masuka.families import family_of
 from masuka.families.base import AdapterReport
-from masuka.families.keys_files import layers_of
-from masuka.families.keys_tables import names_of
-from masuka.families.readers import Reading, read_by_none, readings
+from masuka.families.lora import adapters
+from masuka.families.lora.keys_files import layers_of
+from masuka.families.lora.keys_tables import names_of
+from masuka.families.lora.readers import Reading, read_by_none, readings
 from masuka.jobs.reporter import PARTIAL
 from masuka.requests.text import clean_filename
 from masuka.training import factors

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from masuka.errors import InvalidInput
-from masuka.families.keys import DOWN, LOKR, MAGNITUDE, UP
+from masuka.families.lora.keys import DOWN, LOKR, MAGNITUDE, UP
 
 Layer = Mapping[str, Tensor]
 DENSE_SIDE = 1024

@@ -148,6 +148,7 @@ class Training:
         try:
             if self._plan.request.sample_without and self._plan.request.method in WEIGHED:
                 self._sampler.draw_without(self._learner)
+                self._begin_steps()
             if self._assessor.is_due(len(self.losses)):
                 self._assess()  # it was lost between the checkpoint and its score
             while len(self.losses) < total and not self._ended_early():
@@ -180,10 +181,12 @@ class Training:
         if due or step % self._plan.request.checkpoint_every == 0:
             self._save()
         every = self._plan.request.sample_every
-        if every and step % every == 0:
+        drawn = bool(every and step % every == 0)
+        if drawn:
             self._sampler.draw(self._learner, step)
         if due:
             self._assess()
+        if (due or drawn) and step < total:
             self._begin_steps()
 
     def finish(self) -> Exported:
@@ -198,9 +201,10 @@ class Training:
         if self._plan.sample_prompts:
             self._reporter.stage("Finding the best weight")
             weight = self._assessor.find_weight(self._learner, step)
+        samples = self._samples(step)
         self._reporter.stage("Saving")
         exported = export(
-            self._plan, self._learner, self._samples(step), losses=self.losses[:step],
+            self._plan, self._learner, samples, losses=self.losses[:step],
             started_at=self._started_at, weight=weight,
         )  # fmt: skip
         self._assessor.tell_report(len(self.losses), step, weight, self._stopped)

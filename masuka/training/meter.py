@@ -43,7 +43,7 @@ class Meter:
 
 
 def peak_gpu_bytes(device: str) -> int:
-    """The most that the device held for this process, reserved by torch's pool; 0 off CUDA."""
+    """The most that torch's pool held on the device; 0 off CUDA."""
     return int(torch.cuda.max_memory_reserved(device)) if device.startswith("cuda") else 0
 
 

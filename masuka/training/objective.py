@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from masuka.families import flow
 from masuka.families.base import Family
+from masuka.families.parts import flow
 from masuka.requests.training import TrainImage
 
 

@@ -44,7 +44,7 @@ class Ranks:
         self.rank, self._device = rank, device
 
     def announce(self, step: int) -> None:
-        """Tells the others which step comes, or END; of another rank than 0 it does nothing."""
+        """Tells the others which step comes, or END; only rank 0 does."""
         if self.rank == 0:
             self._together(lambda: dist.broadcast(self._number(step), src=0))
 

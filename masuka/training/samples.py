@@ -85,13 +85,20 @@ class Sampler:
         drawn = [self._described(step, number, prompt) for number, prompt in enumerate(self._plan.sample_prompts)]
         return drawn if all(sample.file.exists() for sample in drawn) else []
 
-    def judged(self, learner: Learner, shots: list[Shot], *, weight: float = 1.0) -> list[Image.Image]:
-        """The shots as pictures, in few steps: they are compared, not looked at."""
+    def judged(
+        self, learner: Learner, shots: list[Shot], *, weight: float = 1.0, place: tuple[int, int] = (0, 1)
+    ) -> list[Image.Image]:
+        """The shots as pictures, in few steps: they are compared, not looked at.
+
+        `place` says which round of how many this is, for the progress that is told.
+        """
+        done, total = place[0] * len(shots), place[1] * len(shots)
         with learner.as_peft(), learner.at_weight(weight):
             pipeline = live_pipeline(self._plan, learner.denoiser)
             pictures = []
-            for shot in shots:
+            for number, shot in enumerate(shots):
                 self._reporter.check()
+                self._reporter.progress(done + number, total)
                 request = self._plan.sample_request(shot.prompt)
                 steps = min(request.num_inference_steps, JUDGED_IN_STEPS)
                 quick = request.model_copy(update={"num_inference_steps": steps})
@@ -104,11 +111,13 @@ class Sampler:
         if not self._plan.sample_prompts:
             return []
         self._folder.mkdir(parents=True, exist_ok=True)
-        samples = []
+        self._reporter.stage("Drawing samples")
+        samples: list[Sample] = []
         with learner.as_peft(), nullcontext() if weight == 1 else learner.at_weight(weight):
             pipeline = live_pipeline(self._plan, learner.denoiser)
             for number, prompt in enumerate(self._plan.sample_prompts):
                 self._reporter.check()
+                self._reporter.progress(number, len(self._plan.sample_prompts))
                 samples.append(self._sample(pipeline, learner, step, number, prompt))
             del pipeline
         free_memory()

@@ -20,11 +20,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from masuka.errors import InvalidInput, NotFound
-from masuka.families import adapters
-from masuka.families.keys import DOWN, MAGNITUDE, UP, Convention
-from masuka.families.keys_files import METADATA_KEY, layers_of, widths_of
-from masuka.families.keys_tables import names_of
-from masuka.families.readers import readings
+from masuka.families.lora import adapters
+from masuka.families.lora.keys import DOWN, MAGNITUDE, UP, Convention
+from masuka.families.lora.keys_files import METADATA_KEY, layers_of, widths_of
+from masuka.families.lora.keys_tables import names_of
+from masuka.families.lora.readers import readings
 from masuka.jobs.reporter import PARTIAL, Reporter
 from masuka.requests.text import clean_filename
 from masuka.training import factors

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,12 +77,19 @@ class Validator:
         """How many pictures are measured."""
         return len({(look.bucket, look.row) for look in self._looks})
 
-    def measure(self, learner: Learner) -> dict[str, float]:
-        """The mean error by the score's name: `validation` and `validation_<band>`."""
+    def measure(
+        self, learner: Learner, told: Callable[[int, int], None] = lambda done, of: None
+    ) -> dict[str, float]:
+        """The mean error by the score's name: `validation` and `validation_<band>`.
+
+        `told` hears how much of it is done.
+        """
         plan = self._plan
         errors: dict[str, list[Tensor]] = {band: [] for band in BANDS}
         with learner.measuring(), plain_attention(plan.device, plan.dtype, plan.request.resolution_px):
-            for looks in self._batches():
+            batches = self._batches()
+            for number, looks in enumerate(batches):
+                told(number, len(batches))
                 errors[looks[0].band].append(learner.errors(self._micro(looks)))
         means = {band: float(torch.cat(found).double().mean()) for band, found in errors.items()}
         # Every band counts alike; a family's weighting is for learning, not for measuring.

@@ -8,6 +8,7 @@ from masuka.requests.adapters import (
     BakeAdapter,
     BringAdapter,
     ConvertAdapter,
+    ExtractAdapter,
     MergeAdapters,
     PushAdapter,
     ResizeAdapter,
@@ -19,7 +20,7 @@ from masuka.ui import forms
 from masuka.ui.markup import attributes, button, card, disclosure, esc, go
 
 CONVERT, RESIZE, MERGE = "adapter-convert", "adapter-resize", "adapter-merge"
-BAKE, PUSH, BRING = "adapter-bake", "adapter-push", "adapter-bring"
+BAKE, PUSH, BRING, EXTRACT = "adapter-bake", "adapter-push", "adapter-bring", "adapter-extract"
 READ_BY = {
     "diffusers": "diffusers and ComfyUI", "native": "ComfyUI, as the model's publisher names layers",
     "kohya": "A1111, Forge, ComfyUI, as kohya's trainers name layers",
@@ -112,7 +113,7 @@ def _number(name: str, label: str) -> str:
     )
 
 
-def bring() -> str:
+def bring(studio: Studio) -> str:
     """A place to drop a file, and a path for what lies on this machine."""
     takes = "A safetensors file of a LoRA for one of the bases. It is recognised by its layers."
     choose = {"type": "file", "accept": ".safetensors", "multiple": True, "aria-label": "LoRA files to add"}
@@ -124,6 +125,28 @@ def bring() -> str:
     fields = "".join(
         forms.field(BRING, described[name], wide=name == "path") for name in ("path", "base", "name", "trigger_word")
     )
+    if studio.actor.role != "owner":
+        return card(drop, title="Bring a LoRA")
     take = button("Take it in", "library-adapter-bring", form=BRING, name=f"{BRING}-go")
     form = forms.form(BRING, f'{fields}<div class="actions full">{take}</div>', submit=f"{BRING}-go")
-    return card(drop + disclosure("From a path of this machine", form, name=f"{BRING}-box"), title="Bring a LoRA")
+    path = disclosure("From a path of this machine", form, name=f"{BRING}-box")
+    return card(drop + path + _extract(studio), title="Bring a LoRA")
+
+
+def _extract(studio: Studio) -> str:
+    """What one base knows beyond another, where there are two of a kind."""
+    here = [base for base in studio.models.bases() if base.folder is not None]
+    families = [base.family for base in here]
+    alike = [(base.id, base.title) for base in here if families.count(base.family) > 1]
+    if not alike:
+        return ""
+    described = params(ExtractAdapter)
+    fields = (
+        forms.field(EXTRACT, described["base"], label="For", choices=alike, value=alike[0][0])
+        + forms.field(EXTRACT, described["tuned"], label="Knows more", choices=alike, value=alike[-1][0])
+        + forms.field(EXTRACT, described["rank"])
+        + forms.field(EXTRACT, described["name"])
+    )
+    make = button("Extract", "library-adapter-extract", form=EXTRACT, name=f"{EXTRACT}-go")
+    body = forms.form(EXTRACT, f'{fields}<div class="actions full">{make}</div>', submit=f"{EXTRACT}-go")
+    return disclosure("From what one base knows beyond another", body, name=f"{EXTRACT}-box")

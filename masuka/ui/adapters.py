@@ -34,7 +34,7 @@ def draw_list(studio: Studio, view: View) -> str:
     none = empty("library", "No LoRA yet. A training makes one.", go("Train one", look="primary", tab="training"))
     body = f'<div class="list bare">{shown}</div>' if shown else none
     if hidden:
-        rows = "".join(_hidden_row(v) for v in hidden)
+        rows = "".join(_hidden_row(studio, v) for v in hidden)
         body += disclosure(f"{plural(len(hidden), 'hidden LoRA')}", f'<div class="list bare">{rows}</div>', name="adapters-hidden")
     bases = f'<p class="hint">What they are trained on and drawn with is under {go("Models", tab="models", section=None)}.</p>'
     return card(f"{body}{bases}", title="LoRAs")
@@ -51,12 +51,12 @@ def draw_one(studio: Studio, view: View) -> str:
         return card(f"<p>{esc(error.message)} {esc(error.hint)}</p>", title=adapter.name)
     tools = adapter_forms.tools(studio, adapter, found) if studio.actor.role != "viewer" else ""
     close = go("Close", look="quiet", adapter=None)
-    return card(_about(adapter, found), title=adapter.name, aside=close) + tools
+    return card(_about(studio, adapter, found), title=adapter.name, aside=close) + tools
 
 
 def draw_bring(studio: Studio, view: View) -> str:
     """A place for a LoRA from elsewhere."""
-    return adapter_forms.bring() if view.section == "models" and studio.actor.role != "viewer" else ""
+    return adapter_forms.bring(studio) if view.section == "models" and studio.actor.role != "viewer" else ""
 
 
 def draw_work(studio: Studio, view: View) -> str:
@@ -116,6 +116,12 @@ def on_bring(studio: Studio, payload: Payload, view: View) -> Outcome:
     return Outcome("It is being taken in.", clear=adapter_forms.BRING)
 
 
+def on_extract(studio: Studio, payload: Payload, view: View) -> Outcome:
+    """The job that makes a LoRA of what one base knows beyond another."""
+    studio.adapters.extract(_given(payload))
+    return Outcome("It is being extracted. It joins the list.")
+
+
 def on_sent(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The jobs that take in what was uploaded."""
     files = sorted(f for f in batch_folder(studio, str(payload.get("batch", ""))).rglob("*") if f.is_file())
@@ -157,7 +163,7 @@ def on_delete(studio: Studio, payload: Payload, view: View) -> Outcome:
 def _row(studio: Studio, version: Version) -> str:
     adapter = version.adapter
     said = [
-        esc(adapter.base),
+        esc(_base(studio, adapter)),
         f"called by {esc(adapter.trigger_word)}" if adapter.trigger_word else "",
         esc(version.run_name) if version.run_name and version.run_name != adapter.name else "",
         f"step {number(version.step)}" if version.step else "",
@@ -178,13 +184,18 @@ def _row(studio: Studio, version: Version) -> str:
     )
 
 
-def _hidden_row(version: Version) -> str:
+def _hidden_row(studio: Studio, version: Version) -> str:
     adapter = version.adapter
     actions = button("Bring back", "library-adapter-show", look="quiet", id=adapter.id) + _delete(adapter)
     return (
-        f"<div><div><h3>{esc(adapter.name)}</h3><p>{esc(adapter.base)} · {moment(adapter.created_at)}</p></div>"
+        f"<div><div><h3>{esc(adapter.name)}</h3><p>{esc(_base(studio, adapter))} · {moment(adapter.created_at)}</p></div>"
         f'<div class="actions">{actions}</div></div>'
     )
+
+
+def _base(studio: Studio, adapter: Model) -> str:
+    """The base's title, or its id where it is gone."""
+    return next((base.title for base in studio.models.bases() if base.id == adapter.base), str(adapter.base or ""))
 
 
 def _delete(adapter: Model) -> str:
@@ -194,14 +205,14 @@ def _delete(adapter: Model) -> str:
     )  # fmt: skip
 
 
-def _about(adapter: Model, found: Found) -> str:
+def _about(studio: Studio, adapter: Model, found: Found) -> str:
     kind = {"lora": "LoRA", "dora": "DoRA", "lokr": "LoKr"}[found.kind]
     ranks = ", ".join(map(str, found.ranks))
     readers = "<br>".join(esc(reading.sentence) for reading in found.readers)
     rows = facts(
         [
             ("Kind", f"{kind}{f' of rank {ranks}' if ranks else ''}, {plural(found.layers, 'layer')}"),
-            ("For", esc(adapter.base)),
+            ("For", esc(_base(studio, adapter))),
             ("Called by", esc(found.trigger or adapter.trigger_word)),
             ("Best weight", f"{adapter.best_weight:g}" if adapter.best_weight else ""),
             ("File", f"{_size(found.bytes)}, {', '.join(found.dtypes)}"),
@@ -287,6 +298,6 @@ BELOW: Sequence[Region] = (Region("adapter-bring", draw_bring, live=False),)
 """Around the list of LoRAs."""
 ACTIONS = {
     "adapter-convert": on_convert, "adapter-resize": on_resize, "adapter-merge": on_merge, "adapter-bake": on_bake,
-    "adapter-push": on_push, "adapter-bring": on_bring, "adapter-sent": on_sent, "adapter-use": on_use,
+    "adapter-push": on_push, "adapter-extract": on_extract, "adapter-bring": on_bring, "adapter-sent": on_sent, "adapter-use": on_use,
     "adapter-hide": on_hide, "adapter-show": on_show, "adapter-rename": on_rename, "adapter-delete": on_delete,
 }  # fmt: skip

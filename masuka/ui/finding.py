@@ -34,7 +34,7 @@ def draw_search(studio: Studio, view: View) -> str:
         _text(SEARCH, "query", "What to look for", "anime, photo, a name", value=last.query if last else "")
         + _select("where", "Where", WHERE, last.where if last else "hub")
         + _select("kind", "What", KINDS, last.kind if last else "base")
-        + f'<label class="switch"><input{attributes(nsfw)}><span>Also what is not for all eyes</span></label>'
+        + f'<label class="switch"><input{attributes(nsfw)}><span>Adult content too</span></label>'
         + button("Search", "models-search", look="primary", form=SEARCH, name=f"{SEARCH}-go")
     )
     return card(form(SEARCH, body, submit=f"{SEARCH}-go"))
@@ -70,7 +70,7 @@ def draw_own(studio: Studio, view: View) -> str:
     takes = "A base as a single safetensors file, as other tools keep it."
     choose = {"type": "file", "accept": ".safetensors", "aria-label": "A base to add"}
     drop = (
-        '<div class="drop slim full" data-upload="-1" data-upload-do="models-sent"><h3>Drop a safetensors file here, or choose it</h3>'
+        '<div class="drop" data-upload="-1" data-upload-do="models-sent"><h3>Drop a safetensors file here, or choose it</h3>'
         f'<p class="hint" data-upload-state data-idle="{takes}" aria-live="polite">{takes}</p><input{attributes(choose)}></div>'
     )
     path = (
@@ -95,7 +95,7 @@ def draw_own(studio: Studio, view: View) -> str:
 
 
 def draw_checked(studio: Studio, view: View) -> str:
-    """The repository that was looked at last: what it is, and the button that takes it."""
+    """The repository that was looked at last, and the button that takes it."""
     checked = studio.sources.last_check() if section_of(view) == "own" else None
     if checked is None:
         return ""
@@ -167,7 +167,10 @@ def on_add_civitai(studio: Studio, payload: Payload, view: View) -> Outcome:
 
 def on_add_lora(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The job that fetches a LoRA; it is among the others when it has ended."""
-    studio.sources.add_civitai_lora(str(payload.get("version", "")))
+    if "repo" in payload:
+        studio.sources.add_repo_lora(str(payload["repo"]))
+    else:
+        studio.sources.add_civitai_lora(str(payload.get("version", "")))
     return Outcome("The download is on its way. The LoRA will be in the library.")
 
 
@@ -187,8 +190,10 @@ def _offer(studio: Studio, offer: Offer) -> str:
 
 def _take(studio: Studio, offer: Offer) -> str:
     """How this one gets here; '' where nothing here can use it."""
-    if not offer.fits or (offer.kind == "lora" and offer.source == "hub"):
+    if not offer.fits:
         return ""
+    if offer.kind == "lora" and offer.source == "hub":
+        return button("Fetch it", "models-add-lora", repo=offer.id)
     if offer.kind == "lora":
         return button(f"Fetch {gib(offer.size_bytes / GIB)}", "models-add-lora", version=offer.id)
     if offer.source == "hub":

@@ -39,18 +39,24 @@ def plan_piece(studio: Studio, text: str) -> str:
     given = {str(name): value for name, value in values.items() if value not in ("", None)}
     given = {name: value for name, value in given.items() if not name.startswith("sweep_")}
     try:
-        return panel(studio.training.plan(given))
+        found = studio.training.plan(given)
+        fit = studio.advice.fit(found.plan.request.base, "train")
+        return panel(found, slow=found.fits and not fit.works)
     except NotFound:
         raise
     except MasukaError as error:
         return f'<p><strong>{esc(error.message)}</strong> {esc(error.hint)}</p>'
 
 
-def panel(forecast: Forecast) -> str:
-    """Whether it fits, what is changed, how long it takes, where the memory goes."""
+def panel(forecast: Forecast, *, slow: bool = False) -> str:
+    """Whether it fits, what is changed, how long it takes, where the memory goes.
+
+    `slow` is said of a base that a machine without a GPU can hold but hardly train.
+    """
     plan = forecast.plan
     changes = "".join(f"<li>{esc(change)}</li>" for change in plan.changes)
     told = f"<p>So that it fits:</p><ul>{changes}</ul>" if changes else ""
+    told += "<p>Without a GPU each step of it takes minutes.</p>" if slow else ""
     return (
         f"<p><strong>{esc(forecast.sentence)}</strong></p>{told}"
         f'<p class="hint">{esc(time_sentence(forecast))}</p>{_parts(forecast)}'
@@ -91,7 +97,7 @@ def presets_row(studio: Studio, base: str, dataset_id: int) -> str:
 
 
 def draw_trial(studio: Studio, view: View) -> str:
-    """The trial that runs or waits, or why the last one failed; nothing once it is done."""
+    """The trial that runs or waits, or why the last one failed."""
     job = _last_trial(studio)
     if job is None or (job.state not in UNFINISHED and job.state != "failed"):
         return f'<i data-trial="{job.id if job else 0}" hidden></i>'
@@ -125,7 +131,7 @@ def time_sentence(forecast: Forecast) -> str:
     disk = forecast.plan.estimate.disk_bytes / GIB if forecast.plan.estimate else 0
     room = f" It takes {gib(disk)} of disk." if disk else ""
     if forecast.seconds is None or forecast.seconds_per_step is None:
-        return f"{text}. How long it takes shows after the first steps, or try three of them.{room}"
+        return f"{text}. How long it takes shows after the first steps, or after a trial.{room}"
     source = "the last training" if forecast.pace_from == "run" else "the trial"
     pace = per_step(forecast.seconds_per_step)
     return f"{text}, about {duration(forecast.seconds)}: {pace}, as measured by {source}.{room}"

@@ -8,6 +8,7 @@ from typing import Any
 from masuka.requests import Param
 from masuka.requests.base import show_number
 from masuka.ui.markup import attributes, esc
+from masuka.ui.words import choice
 
 Choices = Sequence[tuple[str, str]]
 _INTEGER_STEP = 1
@@ -106,7 +107,7 @@ def _control(
     param: Param, about: Mapping[str, Any], shown: str, choices: Choices | None, rows: int, placeholder: str
 ) -> str:
     if choices is None and param.choices:
-        choices = [(choice, choice.replace("_", " ")) for choice in param.choices]
+        choices = [(value, choice(value)) for value in param.choices]
     if choices is not None:
         options = "".join(
             f"<option{attributes({'value': value, 'selected': value == shown})}>{esc(text)}</option>"
@@ -138,7 +139,7 @@ def _switch(about: Mapping[str, Any], label: str, *, on: bool) -> str:
 def _default(param: Param, choices: Choices | None) -> str:
     if param.default is None or param.kind in ("text", "list") or choices is not None:
         return ""
-    shown = param.default.replace("_", " ") if isinstance(param.default, str) else show_number(param.default)
+    shown = choice(param.default) if isinstance(param.default, str) else show_number(param.default)
     return f'<span class="default" data-shown-default="{esc(shown)}">{esc(shown)} · default</span>'
 
 

@@ -15,7 +15,7 @@ from masuka.studio.models import BRINGING, Base, Use
 from masuka.ui import finding
 from masuka.ui.cards import UNFINISHED, job_actions, state_chip, state_sentence
 from masuka.ui.kit import Outcome, Payload, Region, Tab, values_of
-from masuka.ui.markup import address, attributes, bar, button, card, chip, esc, go
+from masuka.ui.markup import address, attributes, bar, button, card, chip, disclosure, esc, go
 from masuka.ui.view import View
 from masuka.ui.words import gib, plural
 
@@ -112,12 +112,18 @@ def draw_catalogue(studio: Studio, view: View) -> str:
     jobs = _bringing(studio)
     here = [base for base in bases if base.folder is not None]
     rest = sorted((base for base in bases if base.folder is None), key=lambda b: (b.family_title, b.own))
-    parts = [_group(studio, "On this machine", here, jobs, uses, machine)]
-    parts += [
-        _group(studio, title, list(members), jobs, uses, machine)
-        for title, members in groupby(rest, key=lambda b: b.family_title)
-    ]
-    return "".join(parts)
+    large = [base for base in rest if base.id not in jobs and not base.own and not _usable(studio, base, machine)]
+
+    def families(some: Sequence[Base]) -> str:
+        groups = groupby(some, key=lambda b: b.family_title)
+        return "".join(_group(studio, title, list(members), jobs, uses, machine) for title, members in groups)
+
+    body = _group(studio, "On this machine", here, jobs, uses, machine)
+    body += families([base for base in rest if base not in large])
+    if large:
+        title = f"{plural(len(large), 'more base')}, too large for this machine"
+        body += disclosure(title, families(large), name="models-large")
+    return body
 
 
 def on_download(studio: Studio, payload: Payload, view: View) -> Outcome:
@@ -156,6 +162,12 @@ def on_reset_table(studio: Studio, payload: Payload, view: View) -> Outcome:
     """The table is MASUKA's own again."""
     studio.advice.reset_table()
     return Outcome("The table is as it came.")
+
+
+def _usable(studio: Studio, base: Base, machine: Machine) -> bool:
+    """Whether it can draw or learn here, or nobody knows."""
+    fits = [studio.advice.fit(base.id, task, machine) for task in TASKS]
+    return any(fit.works for fit in fits) or not any(fit.need_bytes for fit in fits)
 
 
 def _group(

@@ -87,7 +87,7 @@ def _verdict(studio: Studio, run: Run, scores: Sequence[Score]) -> str:
     report = run.report
     overfit = f'<div class="notice warn"><p>{esc(report["overfit"])}</p></div>' if report.get("overfit") else ""
     said = "".join(f"<li>{esc(sentence)}</li>" for sentence in report.get("sentences", []))
-    body = f"<ul>{said}</ul>" if said else '<p class="hint">The best checkpoint is chosen at the end.</p>'
+    body = f"<ul>{said}</ul>" if said else f'<p class="hint">{esc(_so_far(scores))}The best checkpoint is chosen at the end.</p>'
     rule = ""
     if report.get("rule"):
         rule = disclosure("How it is chosen", f'<p class="hint">{esc(report["rule"])}</p>', name="report-rule")
@@ -99,6 +99,16 @@ def _verdict(studio: Studio, run: Run, scores: Sequence[Score]) -> str:
         more = button(f"Download {names} ({gib(size)})", "training-judges", name="training-judges")
         fetch = f'<div class="row"><p class="hint">Likeness and prompts are told by small models.</p>{more}</div>'
     return card(overfit + body + _weights(run, scores) + rule + fetch, title="How good is it?")
+
+
+def _so_far(scores: Sequence[Score]) -> str:
+    """Where a running training stands, by the figure that tells most."""
+    for name, better, words in (("likeness", max, "Most like the pictures"), ("validation", min, "Lowest validation")):
+        known = [(score.value, score.step) for score in scores if score.name == name and score.weight == 1]
+        if known:
+            value, step = better(known)
+            return f"{words} so far: step {number(step)}, at {short(value)}. "
+    return ""
 
 
 def _weights(run: Run, scores: Sequence[Score]) -> str:
@@ -196,7 +206,7 @@ def _recipe(studio: Studio, run: Run) -> str:
     sets = [d for d in studio.datasets.list() if d.picture_count]
     options = "".join(f'<option value="{d.id}"{" selected" if d.id == run.dataset_id else ""}>{esc(d.name)}</option>' for d in sets)
     again = ""
-    if sets:
+    if sets and studio.actor.role != "viewer":
         train = button("Train by this recipe", "training-recipe", form=RECIPE_FORM, name="training-recipe-go")
         again = disclosure(
             "Train by a recipe",

@@ -17,6 +17,7 @@ ACTIONS: dict[str, Role] = {
     "library-export": "viewer",
     "library-adapter-bring": "owner",
     "library-adapter-bake": "owner",
+    "library-adapter-extract": "owner",
     "training-download": "owner",
     "models-download": "owner",
     "models-delete": "owner",

@@ -25,7 +25,7 @@ def fields(form: str) -> str:
     """The lists of choices, within the training's form, and the button."""
     described = params(SweepTraining)
     inner = "".join(forms.field(form, replace(p, name=PREFIX + name)) for name, p in described.items())
-    start = button("Train all combinations", "training-sweep", form=form, name="training-sweep")
+    start = button("Train all combinations", "training-sweep", form=form, name="training-sweep-go")
     return f'{inner}<div class="actions full">{start}</div>'
 
 

@@ -13,7 +13,7 @@ from masuka.ui.cards import UNFINISHED, job_card, log_view, sample_tile, state_c
 from masuka.ui.charts import MOST_POINTS, Point, loss_chart
 from masuka.ui.estimates import base_choices
 from masuka.ui.kit import Outcome, Payload, Region, Tab, id_of, key_of, values_of
-from masuka.ui.markup import address, button, card, empty, esc, facts, go
+from masuka.ui.markup import address, button, card, disclosure, empty, esc, facts, go
 from masuka.ui.view import View
 from masuka.ui.words import moment, number, plural, short
 
@@ -68,6 +68,8 @@ def draw_run(studio: Studio, view: View) -> str:
     """The run that was chosen, else the one that runs, else the last one."""
     run = _run(studio, view)
     if run is None:
+        if not any(d.picture_count for d in studio.datasets.list()):
+            return ""  # the other column says what comes first
         return card(
             empty("training", "No training yet. It takes about three minutes with the built-in model.")
         )
@@ -90,8 +92,10 @@ def draw_run(studio: Studio, view: View) -> str:
     strip = card(
         _samples(samples, running=bool(job and job.state in UNFINISHED)), title="Samples", classes="samples"
     )
-    log = card(log_view(studio, job)) if job else ""
-    left = f'<div class="stack learning">{chart}{log}{_settings(run)}{_delete(run)}</div>'
+    log = log_view(studio, job) if job else ""
+    ended = job is None or job.state not in UNFINISHED
+    more = card(log + _settings(run) + (_delete(run) if ended else ""))
+    left = f'<div class="stack learning">{chart}{more}</div>'
     return f'{head}<div class="run">{progress}{left}{strip}</div>'
 
 
@@ -103,7 +107,9 @@ def draw_content(studio: Studio, view: View) -> str:
     found = studio.training.content(run.id)
     said = "".join(f"<li>{esc(s)}</li>" for s in found.sentences)
     now = f'<div class="notice"><ul>{said}</ul></div>' if said else '<p class="hint">Its data set is as it was.</p>'
-    if found.problem:
+    if studio.actor.role == "viewer":
+        again = ""
+    elif found.problem:
         again = f'<p class="hint">{esc(found.problem)}</p>'
     else:
         again = (
@@ -165,9 +171,9 @@ def _before(studio: Studio, base: str, dataset_id: int) -> str:
         fetch = button(f"Download {chosen.title}", "training-download", base=base)
         here = f"<p>{esc(chosen.title)} is not on this machine ({chosen.size_gib:,.1f} GiB).</p>"
         return f'{plan}<div class="notice warn full">{here}{fetch}</div>'
-    problems = "".join(f"<li>{esc(p)}</li>" for p in studio.datasets.check(dataset_id, read_files=False))
-    notice = f'<div class="notice warn full"><ul>{problems}</ul></div>' if problems else ""
-    trial = button("Try three steps", "training-trial", look="quiet", form=FORM, name="training-trial")
+    problems = "".join(f"<p>{esc(p)}</p>" for p in studio.datasets.check(dataset_id, read_files=False))
+    notice = f'<div class="notice warn full">{problems}</div>' if problems else ""
+    trial = button("Try three steps", "training-trial", look="quiet", form=FORM, name="training-trial-go")
     return f'{notice}{plan}<div class="actions full">{trial}</div><div class="sticky full">{start}</div>'
 
 
@@ -201,7 +207,7 @@ def _title_of_base(studio: Studio, base: str) -> str:
 
 def _use(studio: Studio, run: Run) -> str:
     made = next((a for a in studio.models.adapters() if a.run_id == run.id), None)
-    return go("Draw with it", look="primary", tab="images", adapter=made.id) if made else ""
+    return go("Draw with it", look="plain", tab="images", adapter=made.id) if made else ""
 
 
 def _samples(samples: Sequence[Sample], *, running: bool) -> str:
@@ -226,9 +232,7 @@ def _verdict(points: list[Point]) -> str:
 def _settings(run: Run) -> str:
     rows = [(k.replace("_", " "), esc(number(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else v))
             for k, v in run.config.items() if v not in (None, "", [], ())]  # fmt: skip
-    return card(
-        f'<details id="training-settings"><summary>All settings of this run</summary>{facts(rows)}</details>'
-    )
+    return disclosure("All settings of this run", facts(rows), name="training-settings")
 
 
 def _delete(run: Run) -> str:

@@ -4,6 +4,30 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+CHOICES = {
+    "auto": "automatic",
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "lokr": "LoKr",
+    "full": "full (the whole model)",
+    "attention_and_mlp": "attention and MLP",
+    "adamw": "AdamW",
+    "adamw8bit": "AdamW, 8 bit",
+    "prodigy": "Prodigy",
+    "adafactor": "Adafactor",
+    "lion": "Lion",
+    "came": "CAME",
+    "schedulefree": "Schedule-free",
+    "nf4": "NF4",
+    "tensorboard": "TensorBoard",
+}
+"""What a request's choices are called on the page, where that is not their own name."""
+
+
+def choice(value: str) -> str:
+    """A choice of a request as it is shown."""
+    return CHOICES.get(value, value.replace("_", " "))
+
 
 def number(value: float | int) -> str:
     """1500 → '1,500'; 0.0001 → '0.0001'; never an exponent, never a tail of digits."""

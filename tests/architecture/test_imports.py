@@ -21,7 +21,7 @@ HEAVY_MODULES = (
     "masuka.training.*",
     "masuka.generation.images",
     "masuka.generation.drawing",
-    "masuka.families.flux3_pipeline",
+    "masuka.families.parts.flux3_pipeline",
     "masuka.models.loading",
     "masuka.datasets.captions.*",
     "masuka.datasets.faces",

@@ -99,6 +99,7 @@ def test_a_single_file_is_taken_in_and_offered_for_drawing(place: Place, visit: 
     page.locator("#models-path-path").fill("no-such.safetensors")
     page.locator("#models-path-go").click()
     expect(page.locator("#models-path-path-error")).to_contain_text("There is nothing at")
+    expect(page.get_by_role("heading", name="Drop a safetensors file here")).to_be_visible()
     page.locator("#page-models .drop input[type=file]").set_input_files(place.app.settings.workspace.root / "Night.safetensors")
     expect(page.locator("[data-base='flux1-dev+night']")).to_contain_text("on this machine")
     page.locator("[data-base='flux1-dev+night']").get_by_role("link", name="Draw").click()

@@ -14,7 +14,7 @@ from diffusers.hooks import FirstBlockCacheConfig
 from safetensors.torch import save_file
 
 from masuka.errors import InvalidInput, Stop
-from masuka.families.patches import pack, unpack
+from masuka.families.parts.patches import pack, unpack
 from masuka.generation.drawing import Drawer, Identity
 from tests.tiny_flux import (
     FLUX,

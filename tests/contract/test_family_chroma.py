@@ -78,7 +78,7 @@ def test_diffusers_own_mask_hides_nothing() -> None:
     assert seen.dtype == torch.float32
 
     def predicted(padded: Tensor) -> Tensor:
-        from masuka.families.patches import pack, position_ids
+        from masuka.families.parts.patches import pack, position_ids
 
         found: Tensor = model(
             hidden_states=pack(NOISY[:1]), timestep=LEVELS[:1], encoder_hidden_states=padded,

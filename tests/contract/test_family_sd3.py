@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers import SD3Transformer2DModel
 
-from masuka.families import flow
 from masuka.families.base import Entry
+from masuka.families.parts import flow
 from masuka.families.sd3 import LARGE, MEDIUM, TURBO, Sd3
 from tests.every_family import arguments_for, encoded, pipeline_of, tiny_folder
 

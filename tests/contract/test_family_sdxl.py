@@ -11,7 +11,8 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from masuka.families import FAMILIES, ddpm, edm
+from masuka.families import FAMILIES
+from masuka.families.parts import ddpm, edm
 from masuka.families.sdxl import Sdxl, SdxlEdm, SdxlVelocity
 from masuka.families.sdxl_bases import SIZE
 from tests.every_family import (

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from masuka.families import FAMILIES
-from masuka.families.adapters import METADATA_KEY, read_header
+from masuka.families.lora.adapters import METADATA_KEY, read_header
 from tests.every_family import denoiser_in, pipeline_of, random_lora, tiny_folder
 
 MASKED = [name for name in ("zimage", "qwen_image", "krea2", "flux3") if name in FAMILIES]

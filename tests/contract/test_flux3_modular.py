@@ -12,7 +12,8 @@ import torch
 from diffusers import ClassifierFreeGuidance, Flux3ModularPipeline, Flux3Transformer2DModel
 from diffusers.modular_pipelines.flux3.modular_blocks_flux3 import Flux3AutoBlocks
 
-from masuka.families import FAMILIES, flux3, tiny
+from masuka.families import FAMILIES, flux3
+from masuka.families.parts import tiny
 from masuka.models.catalogue import classes_of
 from tests.every_family import arguments_for, drawn, pipeline_of, tiny_folder
 
@@ -51,8 +52,11 @@ def test_the_schedule_is_that_of_the_blocks(alone: Any) -> None:
     assert pipeline_of("flux3").scheduler.config.shift == alone.scheduler.config.shift == flux3._SHIFT
 
 
-def test_each_step_is_told_and_nobody_is_told_afterwards() -> None:
-    """Blocks are shared between all loops that diffusers makes; ours is told in its own."""
+def test_each_step_is_told_and_nobody_is_told_afterwards(capfd: pytest.CaptureFixture[str]) -> None:
+    """Blocks are shared between all loops that diffusers makes; ours is told in its own.
+
+    Nor does it draw a progress bar into the job's log.
+    """
     pipeline = pipeline_of("flux3")
     told: list[tuple[int, torch.Tensor]] = []
 
@@ -68,6 +72,7 @@ def test_each_step_is_told_and_nobody_is_told_afterwards() -> None:
     assert torch.equal(heard.flatten(2).transpose(1, 2), told[-1][1])
     drawn(FLUX3, pipeline_of("flux3"))
     assert len(told) == 2
+    assert "it/s" not in capfd.readouterr().err
 
 
 def test_parts_are_known_from_the_modular_index() -> None:

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from masuka.errors import InvalidInput
-from masuka.families import FAMILIES, adapters, keys_tables
-from masuka.families.keys import CONVENTIONS, Names, stems
-from masuka.families.keys_files import canonical, layers_of, written
-from masuka.families.readers import read_by_none, readings
+from masuka.families import FAMILIES
+from masuka.families.lora import adapters, keys_tables
+from masuka.families.lora.keys import CONVENTIONS, Names, stems
+from masuka.families.lora.keys_files import canonical, layers_of, written
+from masuka.families.lora.readers import read_by_none, readings
 from tests.every_family import denoiser_in, pipeline_of, random_lora
 
 OFFERED = [

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from masuka.families.adapters import METADATA_KEY
+from masuka.families.lora.adapters import METADATA_KEY
 from tests.tiny_flux import (
     FLUX,
     latents,

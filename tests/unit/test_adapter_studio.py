@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from masuka import Settings, Studio
 from masuka.config import Workspace
 from masuka.errors import AccessDenied, Conflict, InvalidInput, NotAllowed, NotFound
-from masuka.families import adapters
+from masuka.families.lora import adapters
 from masuka.jobs.reporter import EventFile
 from masuka.models import pushing
 from masuka.pocket import FOLDER
@@ -99,7 +99,7 @@ def test_other_forms_of_a_lora_lie_beside_it(studio: Studio, tmp_path: Path) -> 
     files = studio.adapters.files(adapter.id)
     assert list(files) == ["own", "kohya"]
     assert files["kohya"] == Path(str((job.result or {})["file"]))
-    assert (job.result or {})["readers"]["A1111 and Forge"] == "A1111 and Forge reads it."
+    assert (job.result or {})["readers"]["A1111 and Forge"] == "A1111 and Forge read it."
     assert {t.dtype for t in load_file(files["kohya"]).values()} == {torch.float16}
     assert [a.id for a in studio.models.adapters()] == [adapter.id]
     with pytest.raises(InvalidInput, match="one of diffusers, native, kohya"):
@@ -152,6 +152,17 @@ def test_a_baked_lora_is_a_base_that_draws(studio: Studio, tmp_path: Path) -> No
     assert drawn.state == "done"
     with pytest.raises(NotAllowed):
         studio.acting_as(Actor(user_id=1, role="editor")).adapters.bake(adapter_id=adapter.id)
+    # What was baked in comes out again, to within the base's own number format.
+    back = done(studio, studio.adapters.extract(base="pocket", tuned="pocket+film-base", rank=3, name="Back")).result or {}
+    assert back["layers"] == len(LAYERS) and back["kept"] > 0.9
+    got = load_file(back["file"])
+    for module in LAYERS:
+        stem = f"transformer.{module}"
+        wanted = 0.5 * (lora[f"{stem}.lora_B.weight"] @ lora[f"{stem}.lora_A.weight"])
+        found = got[f"{stem}.lora_B.weight"].float() @ got[f"{stem}.lora_A.weight"].float()
+        assert float((found - wanted).norm()) < 0.3 * float(wanted.norm())
+    with pytest.raises(InvalidInput, match="is not a further training"):
+        studio.adapters.extract(base="pocket", tuned="pocket")
 
 
 def test_versions_are_used_hidden_and_deleted(studio: Studio, tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from masuka.errors import InvalidInput, NotFound
-from masuka.families import adapters
-from masuka.families.keys import DOWN, MAGNITUDE, UP
-from masuka.families.keys_files import layers_of
-from masuka.families.keys_tables import FLUX as NAMES
+from masuka.families.lora import adapters
+from masuka.families.lora.keys import DOWN, MAGNITUDE, UP
+from masuka.families.lora.keys_files import layers_of
+from masuka.families.lora.keys_tables import FLUX as NAMES
 from masuka.jobs.reporter import EventFile
 from masuka.models import adapter_files
 from masuka.training import baking, factors, tools

@@ -296,5 +296,8 @@ def test_a_training_is_planned_before_and_branched_after(
     refused = run(*asked, "--batch-size", "7", "--gradient-checkpointing", "off", "--preset", "ai-toolkit", code=1)
     assert "more than there is" in refused.output
     assert "FLUX.1 dev" in run("train", "memory").output
+    swept = data("train", "sweep", str(dataset_id), "--ranks", "4", "--ranks", "8", "--later")
+    assert [row["settings"] for row in swept["rows"]] == [{"rank": 4}, {"rank": 8}]
+    assert "nothing to compare" in run("train", "sweep", str(dataset_id), code=1).stderr
     assert "no training" in run("train", "extend", "99", "5", code=1).output
     assert "no training" in run("train", "branch", "99", "5", code=1).output

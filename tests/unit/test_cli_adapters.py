@@ -43,7 +43,7 @@ def test_a_file_is_taken_in_looked_at_and_worked_on(tmp_path: Path) -> None:
     assert "Called by: flmlk style." in said and "transformer_blocks.0" in said
     assert data("inspect", "1")["family"] == "flux"
     converted = run("convert", "1", "--convention", "kohya", "--dtype", "fp16").stdout
-    assert "look 1 kohya.safetensors" in converted and "A1111 and Forge reads it." in converted
+    assert "look 1 kohya.safetensors" in converted and "A1111 and Forge read it." in converted
     smaller = run("resize", "1", "--rank", "1").stdout
     assert "% of the change." in smaller
     merged = data("merge", "1:0.5", "2", "--name", "Both")

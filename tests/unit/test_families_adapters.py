@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from masuka.errors import InvalidInput
-from masuka.families import adapters
+from masuka.families.lora import adapters
 from tests.tiny_flux import FLUX, latents, random_lora, tiny_pipeline
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers import Flux2KleinPipeline
 
-from masuka.families import flux2_vae, qwen_vae, tiny, tiny_qwen, vae
 from masuka.families.flux2 import tiny_flux2_autoencoder
+from masuka.families.parts import flux2_vae, qwen_vae, tiny, tiny_qwen, vae
 
 
 def test_patches_are_channels_as_flux2s_pipeline_has_them() -> None:
@@ -55,6 +55,6 @@ def test_a_videos_autoencoder_gives_pictures_by_channel() -> None:
 @pytest.mark.parametrize(("tokens", "shift"), [(256, 1.6487), (4096, 3.1582)])
 def test_larger_pictures_are_learnt_noisier(tokens: int, shift: float) -> None:
     """The shift of FLUX's own schedule: 3.1582 is what trainers state for 1,024 pixels."""
-    from masuka.families.rectified import shift_of
+    from masuka.families.parts.rectified import shift_of
 
     assert shift_of(tokens) == pytest.approx(shift, abs=1e-4)

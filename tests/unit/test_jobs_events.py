@@ -382,7 +382,7 @@ def test_every_end_has_its_state_and_words_and_leaves_nothing(
 def test_output_stays_while_something_in_it_is_of_use(bench: Bench, kind: str) -> None:
     job, files, reporter = bench.training()
     output = unfinished_output(bench)
-    reporter.artefact(kind, output / "half.safetensors", sha256="a" * 64)
+    reporter.artefact(kind, output / "half.safetensors", step=10, sha256="a" * 64)
     bench.apply(job, files)
     bench.settle(job, files, End("failed", {"error": {"message": "Bad."}}))
     assert output.exists()

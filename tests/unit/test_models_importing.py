@@ -243,7 +243,7 @@ def wide_sdxl() -> Any:
     from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-    from masuka.families import tiny
+    from masuka.families.parts import tiny
 
     family = FAMILIES["sdxl"]
     with tiny.seeded(3):

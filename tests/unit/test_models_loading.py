@@ -7,7 +7,7 @@ import torch
 
 from masuka.errors import InvalidInput, NoAccelerator, OutOfMemory
 from masuka.families.flux import Flux
-from masuka.families.weights import quantized
+from masuka.families.parts.weights import quantized
 from masuka.models import loading
 
 GIB = 2**30

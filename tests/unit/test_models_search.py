@@ -218,6 +218,14 @@ def test_a_version_of_civitai_becomes_a_base(studio: Studio, there: Civitai) -> 
     assert keys and set(keys) == {f"Bearer {KEY}"}
 
 
+def test_a_file_that_is_larger_than_listed_is_not_waited_for(studio: Studio, there: Civitai) -> None:
+    installed(studio, DEV.id, tiny_folder())
+    there.add(7, "Look", b"x" * 4 * 2**20, made_for="Flux.1 D")
+    there.models[0]["modelVersions"][0]["files"][0]["sizeKB"] = 1
+    with pytest.raises(DownloadFailed, match="larger than listed"):
+        studio.jobs.wait(studio.sources.add_civitai("7"))
+
+
 def test_a_file_that_is_something_else_than_was_said_is_thrown_away(studio: Studio, there: Civitai) -> None:
     installed(studio, "flux1-dev", tiny_folder())
     there.add(7, "Look", save({"label_emb.0.0.weight": tiny_pipeline().transformer.x_embedder.weight.detach()}), made_for="Flux.1 D")
@@ -270,3 +278,21 @@ def test_a_lora_of_civitai_is_taken_in_for_the_base_that_it_is_for(studio: Studi
     assert not list(studio.workspace.uploads.rglob("*.safetensors"))
     with pytest.raises(InvalidInput, match="a LoRA and no base"):
         studio.sources.add_civitai("7")
+
+
+def test_a_lora_of_the_hub_is_bound_to_the_base_that_its_layers_name(studio: Studio, sources: Sources, server: Hub) -> None:
+    stem = "transformer.transformer_blocks.0.attn.to_q"
+    content = save({f"{stem}.lora_A.weight": torch.randn(2, 3072), f"{stem}.lora_B.weight": torch.randn(3072, 2)})
+    server.models["mira/ink-style"] = {"pytorch_lora_weights.safetensors": content, "README.md": b"words"}
+    server.tags["mira/ink-style"] = ["diffusers", "lora", "base_model:adapter:black-forest-labs/FLUX.1-dev", "license:mit"]
+    offer = sources.search("ink", kind="lora")[0]
+    assert (offer.id, offer.fits, offer.licence) == ("mira/ink-style", "black-forest-labs/FLUX.1-dev", "MIT")
+    studio.jobs.wait(sources.add_repo_lora(offer.id))
+    made = studio.models.adapters()[0]
+    assert (made.name, made.family) == ("ink-style", "flux") and made.base == "flux1-dev"
+    server.models["mira/many"] = {"a.safetensors": content, "b.safetensors": content}
+    with pytest.raises(InvalidInput, match=r"holds 2 LoRAs: a\.safetensors, b\.safetensors"):
+        studio.jobs.wait(sources.add_repo_lora("mira/many"))
+    server.models["mira/none"] = {"a.safetensors": save({"x": torch.ones(1)})}
+    with pytest.raises(InvalidInput, match="no LoRA"):
+        studio.jobs.wait(sources.add_repo_lora("mira/none"))

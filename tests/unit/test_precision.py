@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from masuka.families.weights import beside_fp16
+from masuka.families.parts.weights import beside_fp16
 from masuka.training.plan import Plan, plan_of
 from tests.tiny_flux import FLUX, tiny_folder
 from tests.tiny_training import train_params

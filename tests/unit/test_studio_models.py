@@ -117,7 +117,7 @@ def test_the_page_shows_every_base_with_its_licence_and_its_fit(studio: Studio) 
     for base in studio.models.bases():
         assert f'data-base="{base.id}"' in shown
     assert "not for commercial use" in shown and "may be used commercially" in shown
-    assert "Cannot be trained here: that needs a GPU." in shown
+    assert "Trains well on a GPU only: here a step takes minutes." in shown
     assert studio.models.bases()[0].id == "pocket"
     assert models.draw_catalogue(studio, View(tab="models", section="find")) == ""
 

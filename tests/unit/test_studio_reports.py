@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from masuka.requests.training import TrainImage
 from masuka.store import checkpoints, models, runs, scores
 from masuka.store.models import Model
 from masuka.store.runs import Run
-from masuka.ui import lines, report
+from masuka.ui import images, lines, report
 from masuka.ui.charts import Point
 from masuka.ui.view import View
 
@@ -130,6 +131,9 @@ def test_pictures_are_drawn_at_the_best_weight_unless_asked(studio: Studio) -> N
     assert studio.images.draw(prompt="a robot", adapter_id=lora.id).request["adapter_weight"] == 0.6
     asked = studio.images.draw(prompt="a robot", adapter_id=lora.id, adapter_weight=1.1)
     assert asked.request["adapter_weight"] == 1.1
+    form = images.draw_form(studio, View(tab="images", adapter=lora.id))
+    [weight] = re.findall(r'<input[^>]*name="adapter_weight"[^>]*>', form)
+    assert 'value="0.6"' in weight and "The best weight that its training measured." in form
 
 
 def test_the_models_that_judge_are_fetched_by_the_owner(studio: Studio) -> None:

@@ -200,3 +200,31 @@ def test_pictures_of_the_class_go_to_the_worker_with_their_words(
     assert job.params["caches"] == str(studio.workspace.caches)
     assert runs.get_run(studio._context.store, actor=studio.actor, id=job.run_id or 0).id == job.run_id
     studio.training.delete(job.run_id or 0)
+
+
+def test_a_waiting_training_can_be_put_first(studio: Studio, dataset: Dataset) -> None:
+    jobs = [studio.training.start(dataset_id=dataset.id, **SHORT) for _ in range(3)]
+    assert [job.id for job in studio.training.waiting()] == [job.id for job in jobs]
+    studio.jobs.put_first(jobs[2].id)
+    assert [job.id for job in studio.training.waiting()] == [jobs[2].id, jobs[0].id, jobs[1].id]
+    studio.jobs.put_first(jobs[2].id)
+    assert studio.training.waiting()[0].id == jobs[2].id
+    studio.jobs.cancel([job.id for job in jobs])
+    with pytest.raises(Conflict, match="does not wait any more"):
+        studio.jobs.put_first(jobs[0].id)
+
+
+def test_presets_are_offered_where_the_base_can_be_trained_so(studio: Studio, dataset: Dataset) -> None:
+    assert studio.training.presets("pocket") == []  # which has 128 px only
+    assert [p.name for p in studio.training.presets("flux1-dev")] == [
+        "CharForge", "fluxgym", "ai-toolkit", "kohya_ss",
+    ]  # fmt: skip
+    values = studio.training.preset("charforge", base="flux1-dev", dataset_id=dataset.id)
+    assert values == {
+        "steps": 800, "batch_size": 1, "learning_rate": 8e-4, "resolution_px": 512, "rank": 8,
+    }  # fmt: skip
+    assert studio.training.preset("fluxgym", base="flux1-dev", dataset_id=dataset.id)["steps"] == 480
+    with pytest.raises(NotFound, match="no preset"):
+        studio.training.preset("kohya_xx", base="flux1-dev", dataset_id=dataset.id)
+    for preset in studio.training.presets("flux1-dev"):
+        assert studio.training.plan(dataset_id=dataset.id, base="flux1-dev", **preset.values).pictures == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from masuka.families.abilities import must_be_able
 from masuka.families.flux import Flux
 from masuka.requests.training import TrainImage
 from masuka.training.caches import Bucket, Latents, Texts
+from masuka.training.image import prepare
 from masuka.training.lessons import lessons_of, texts_beside
 from masuka.training.objective import Objective
 from masuka.training.plan import plan_of
+from masuka.training.randomness import own_randomness
+from tests.every_family import tiny_folder as of_family
 from tests.tiny_flux import tiny_folder
 from tests.tiny_training import Job, picture_params, train_params, trained_weights
 
@@ -92,6 +96,7 @@ def test_pictures_of_the_class_are_learnt_beside(tmp_path: Path) -> None:
     assert any(not torch.allclose(mine[n], plain[n], atol=1e-5) for n in moved)
 
 
+@pytest.mark.slow
 def test_a_training_with_pictures_of_the_class_goes_on_exactly(tmp_path: Path) -> None:
     whole, stopped = (prior_params(tmp_path / name, class_preservation=1.0) for name in "ab")
     straight_job, first = Job(tmp_path / "a"), Job(tmp_path / "b", stop="pause", after_step=1, checks=9)
@@ -171,6 +176,7 @@ def test_a_whole_model_is_trained_and_becomes_a_base(tmp_path: Path) -> None:
     assert Flux().pipeline(place, dtype=torch.float32, device="cpu").vae is not None
 
 
+@pytest.mark.slow
 def test_a_training_of_a_whole_model_goes_on_exactly(tmp_path: Path) -> None:
     whole, stopped = (whole_params(tmp_path / name, precision="bf16") for name in "ab")
     Job(tmp_path / "a").run(whole)
@@ -217,3 +223,19 @@ def test_of_several_captions_each_step_says_one(tmp_path: Path) -> None:
     assert texts_beside(plan) == ["mira7x on a beach"]
     other = plan_of({**params, "pictures": [{**params["pictures"][0], "caption": "mira7x robot"}, params["pictures"][1]]})
     assert other.identity() != plan.identity()
+
+
+def test_sdxl_learns_with_min_snr_and_a_noise_offset(tmp_path: Path) -> None:
+    """Counted less where nothing can be learnt: the losses are smaller, and another LoRA comes of it."""
+    found = {}
+    for name, setting in {"plain": {}, "evened": {"min_snr_gamma": 0.01}, "offset": {"noise_offset": 0.1}}.items():
+        params = train_params(
+            tmp_path / name, base=of_family("sdxl"), count=2, steps=2, batch_size=1, **setting
+        )
+        params |= {"family": "sdxl", "base": {**params["base"], "id": "sdxl"}}
+        job, plan = Job(tmp_path / name), plan_of(params)
+        with closing(job), own_randomness(plan.request.seed):
+            learner = prepare(plan, job).learner
+            found[name] = [learner.step(step).loss for step in range(2)]
+    assert all(evened <= plain for evened, plain in zip(found["evened"], found["plain"], strict=True))
+    assert found["evened"] != found["plain"] != found["offset"]

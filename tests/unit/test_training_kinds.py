@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from masuka.errors import InvalidInput, Stop
-from masuka.families.keys_files import layers_of
+from masuka.families.lora.keys_files import layers_of
 from masuka.requests.training import TrainImage
 from masuka.training import factors
 from masuka.training.lora import LeanLayers, block_names, inject

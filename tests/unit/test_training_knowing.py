@@ -34,6 +34,28 @@ def scored(step: int, weight: float = 1.0, **values: float) -> Scored:
     return Scored(step, weight, values)
 
 
+@pytest.mark.parametrize("method", ["lora", "dora", "lokr"])
+def test_without_the_lora_is_the_base_and_half_of_it_lies_between(tmp_path: Path, method: str) -> None:
+    job = Job(tmp_path)
+    training = prepare(plan_of(train_params(tmp_path, method=method, steps=2, learning_rate=1e-2)), job)
+    job.close()
+    validator, learner, family = training._assessor._validator, training._learner, training._plan.family
+    micro = validator._micro(validator._looks[:1])
+
+    def predicted(weight: float) -> torch.Tensor:
+        with learner.as_peft(), learner.at_weight(weight):
+            shown: torch.Tensor = family.predict(learner.denoiser, micro.noisy, micro.sigmas, micro.text)
+        return shown
+
+    base = predicted(1.0)  # nothing was learnt yet
+    learner.step(0)
+    whole, half, without = predicted(1.0), predicted(0.5), predicted(0.0)
+    assert torch.allclose(without, base, atol=1e-6)
+    assert not torch.allclose(whole, base, atol=1e-5)
+    assert float((half - base).norm()) < float((whole - base).norm())
+    assert torch.equal(predicted(1.0), whole)
+
+
 # What is held out
 
 
@@ -118,6 +140,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("masuka.training.samples.JUDGED_IN_STEPS", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_scoring_changes_nothing_of_what_is_learnt(tmp_path: Path) -> None:
     """Losses and weights are equal with a score after every step, with samples, and with none."""

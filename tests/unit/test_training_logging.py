@@ -49,6 +49,7 @@ def test_figures_and_scores_reach_tensorboard_and_the_studio(tmp_path: Path) -> 
     assert [event.value for event in read.Scalars("likeness at 0.6")] == [0.5]
 
 
+@pytest.mark.slow
 def test_trackio_writes_into_the_runs_folder_whatever_the_environment_says(tmp_path: Path) -> None:
     """In a process of its own, as a worker: trackio reads where to write when it is imported."""
     pytest.importorskip("trackio")

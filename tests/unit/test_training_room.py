@@ -78,6 +78,7 @@ def test_compiling_without_a_gpu_is_refused(tmp_path: Path) -> None:
         Job(tmp_path).run(train_params(tmp_path, compile_blocks=True))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch.compile itself (2.13), about its own doings
 def test_compiled_blocks_learn_the_same_and_still_run_as_peft() -> None:
     """Compiled by the whole front half of torch.compile, which is what may misread our layers."""

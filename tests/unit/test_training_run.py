@@ -56,7 +56,7 @@ def test_a_training_reports_every_step_and_every_stage(finished: Any) -> None:
     params, job, result = finished
     stages = [event["name"] for event in job.events("stage")]
     preparing = ["Checking pictures", "Caching captions", "Caching latents"]
-    ending = ["Training", "Scoring", "Training", "Finding the best weight", "Saving"]
+    ending = ["Training", "Drawing samples", "Scoring", "Finding the best weight", "Saving"]
     assert stages == [*preparing, *ending]
     metrics = job.events("metric")
     assert [event["step"] for event in metrics] == list(range(1, 7))

@@ -13,6 +13,7 @@ from masuka.errors import NotAllowed
 from masuka.requests.actor import Actor
 
 
+@pytest.mark.slow
 def test_a_whole_training_becomes_a_base_that_draws(tmp_path: Path) -> None:
     values = {
         "steps": 10, "batch_size": 1, "method": "full", "sample_every": 0, "precision": "fp32",

@@ -55,7 +55,7 @@ def test_only_what_asks_outside_gets_a_key() -> None:
     assert {name: kind.keys for name, kind in KINDS.items() if kind.keys} == {
         "download_model": ("HF_TOKEN",),
         "fetch_base": ("CIVITAI_API_KEY",),
-        "fetch_lora": ("CIVITAI_API_KEY",),
+        "fetch_lora": ("CIVITAI_API_KEY", "HF_TOKEN"),
         "import_hub": ("HF_TOKEN",),
         "push_adapter": ("HF_TOKEN",),
         "push_dataset": ("HF_TOKEN",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from masuka.families import weights
+from masuka.families.parts import weights
 
 if TYPE_CHECKING:
     import torch

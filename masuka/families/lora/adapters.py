@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from masuka.errors import InvalidInput
 from masuka.families.base import AdapterReport
-from masuka.families.keys import DOWN, MAGNITUDE, UP, Convention, Names
-from masuka.families.keys_files import (
+from masuka.families.lora.keys import DOWN, MAGNITUDE, UP, Convention, Names
+from masuka.families.lora.keys_files import (
     CLIP,
     METADATA_KEY,
     TEXT_MAGNITUDE,
@@ -29,7 +29,7 @@ from masuka.families.keys_files import (
     widths_of,
     written,
 )
-from masuka.families.keys_tables import PLAIN, PLAIN_OF
+from masuka.families.lora.keys_tables import PLAIN, PLAIN_OF
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from masuka.errors import InvalidInput
-from masuka.families.keys import (
+from masuka.families.lora.keys import (
     DOWN,
     LOKR,
     MAGNITUDE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from masuka.families.keys import Names, Rule
+from masuka.families.lora.keys import Names, Rule
 
 
 def _block(native: str, ours: str, layers: Mapping[str, str | tuple[str, ...]]) -> list[Rule]:

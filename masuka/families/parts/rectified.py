@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from masuka.errors import InvalidInput
-from masuka.families import adapters, flow, keys_tables, weights
 from masuka.families.base import AdapterReport, Entry, parent_of
+from masuka.families.lora import adapters, keys_tables
+from masuka.families.parts import flow, weights
 
 if TYPE_CHECKING:
     import torch

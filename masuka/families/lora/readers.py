@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from masuka.families.keys import DOWN, LOKR, MAGNITUDE, UP, leaf_of, stems
-from masuka.families.keys_tables import names_of
+from masuka.families.lora.keys import DOWN, LOKR, MAGNITUDE, UP, leaf_of, stems
+from masuka.families.lora.keys_tables import names_of
 
 _TEXT = {"text", "text_kohya", "text_comfy"}
 _COMFY = {"native", "kohya"} | _TEXT
@@ -66,11 +66,12 @@ class Reading:
     @property
     def sentence(self) -> str:
         """The same in words."""
+        reads, does = ("read", "do") if " and " in self.tool else ("reads", "does")
         if self.whole:
-            return f"{self.tool} reads it."
+            return f"{self.tool} {reads} it."
         if not self.read:
-            return f"{self.tool} does not read it."
-        return f"{self.tool} reads {self.read} of {self.total} layers."
+            return f"{self.tool} {does} not read it."
+        return f"{self.tool} {reads} {self.read} of {self.total} layers."
 
 
 def readings(tensors: Iterable[str], family: str) -> list[Reading]:

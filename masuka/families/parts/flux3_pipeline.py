@@ -87,18 +87,18 @@ class Flux3Pipeline(DiffusionPipeline, Flux3LoraLoaderMixin):  # type: ignore[mi
     def _running(self, scale: float, guided: bool, after_step: AfterStep | None, *, decode: bool) -> Any:
         distilled = bool(self.transformer.config.flow_map)
         core = Flux3DistilledCoreDenoiseStep() if distilled else Flux3CoreDenoiseStep()
+        # A loop of its own: diffusers shares the one inside among all that are made.
+        loop = Flux3DistilledDenoiseStep() if distilled else Flux3DenoiseStep()
+        loop.set_progress_bar_config(disable=True)
         if after_step is not None:
-            # A loop of its own: diffusers shares the one inside among all that are made.
-            loop = Flux3DistilledDenoiseStep() if distilled else Flux3DenoiseStep()
             loop.sub_blocks["told"] = _told(self, after_step)
-            core.sub_blocks["denoise"] = loop
+        core.sub_blocks["denoise"] = loop
         blocks = {"denoise": core, **({"decode": Flux3DecodeStep()} if decode else {})}
         running = Flux3ModularPipeline(SequentialPipelineBlocks.from_blocks_dict(blocks))
         parts = {"transformer": self.transformer, "scheduler": self.scheduler}
         if not distilled:
             parts["guider"] = ClassifierFreeGuidance(guidance_scale=scale, enabled=guided)
         running.update_components(**parts, **({"vae": self.vae} if decode else {}))
-        running.set_progress_bar_config(disable=True)
         return running
 
     def _encoded(self, prompt: str) -> Tensor:

@@ -1,0 +1,1 @@
+"""LoRA files: their layers' names in every convention, written, read and counted."""
