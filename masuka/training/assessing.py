@@ -7,7 +7,7 @@ leaves the training's own randomness as it was: with and without it the losses a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,9 +68,10 @@ class Assessor:
         assert found is not None
         return f"Stopped at step {step:,}: {patience} scores without a better one than at step {found.step:,}."
 
-    def best(self, step: int) -> Scored | None:
-        """The best of what was scored up to that step."""
-        return best.best_of(self._scores.until(step))
+    def best(self, step: int, *, among: Collection[int] | None = None) -> Scored | None:
+        """The best of what was scored up to that step; of these steps alone, if given."""
+        scored = self._scores.until(step)
+        return best.best_of([one for one in scored if among is None or one.step in among])
 
     def find_weight(self, learner: Learner, step: int) -> float | None:
         """The best weight of the LoRA held now, by a small grid; None: not told."""
