@@ -6,6 +6,7 @@ leaves the training's own randomness as it was: with and without it the losses a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -118,6 +119,9 @@ class Assessor:
         return scores_of(self._judges, pictures, prompts, self._known)
 
     def _tell(self, scored: Scored) -> None:
+        # What is no number would end the training, and tells no two checkpoints apart.
+        finite = {name: value for name, value in scored.values.items() if math.isfinite(value)}
+        scored = Scored(scored.step, scored.weight, finite)
         for name, value in scored.values.items():
             about = {"held": self._validator.held, "pictures": self._validator.pictures} if name == "validation" else {}
             self._reporter.tell(

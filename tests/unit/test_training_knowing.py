@@ -205,6 +205,17 @@ def _then(steps: list[int], assess: Any, learner: Any, step: int) -> None:
     assess(learner, step)
 
 
+def test_a_score_that_is_no_number_is_left_out_and_ends_nothing(tmp_path: Path) -> None:
+    params = train_params(tmp_path, steps=2)
+    job = Job(tmp_path)
+    training = prepare(plan_of(params), job)
+    training._assessor._tell(best.Scored(1, 1.0, {"validation": math.nan, "likeness": 0.5}))
+    job.close()
+    assert [(s["name"], s["value"]) for s in told(job, "score")] == [("likeness", 0.5)]
+    found = training._assessor.best(2)
+    assert found is not None and found.values == {"likeness": 0.5}
+
+
 def test_where_rotation_took_the_best_the_best_that_is_left_is_taken(tmp_path: Path) -> None:
     """Step 1 is second at step 2, goes at step 3, and is then the best by a hair: 2 is what is left of it."""
     params = train_params(tmp_path, steps=3, score_every=100, keep_checkpoints=3)
