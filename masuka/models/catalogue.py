@@ -101,9 +101,10 @@ def parts_of(folder: Path) -> list[str]:
 def parts_in(index: dict[str, Any]) -> list[str]:
     """The parts that an index names, without those that are left out.
 
-    A modular index says where a part lies in a third place, and may leave its class open.
+    A modular index says where a part lies in a third place, and may leave its class open. A
+    name that is no plain word leads out of the folder, and is none of a part.
     """
-    return [name for name, about in index.items() if not name.startswith("_") and _is_there(about)]
+    return [name for name, about in index.items() if _is_part(name) and _is_there(about)]
 
 
 def classes_of(folder: Path) -> dict[str, str]:
@@ -111,6 +112,10 @@ def classes_of(folder: Path) -> dict[str, str]:
     index = index_of(folder)
     read: dict[str, Any] = {} if index is None else json.loads(index.read_text(encoding="utf-8"))
     return {name: _class_in(read[name]) for name in parts_in(read)}
+
+
+def _is_part(name: str) -> bool:
+    return name.isidentifier() and not name.startswith("_")
 
 
 def _class_in(about: list[Any]) -> str:

@@ -19,6 +19,7 @@ from masuka.errors import AccessDenied, DownloadFailed, InvalidInput, NotFound, 
 from masuka.families import FAMILIES
 from masuka.families.base import Entry
 from masuka.models.search import SHOWN, TIMEOUT_S, Kind, Offer
+from masuka.requests.text import clean_filename
 
 ADDRESS = "https://civitai.com"
 HOSTS = frozenset({"civitai.com", "www.civitai.com"})
@@ -50,6 +51,8 @@ REDIRECTS = 5
 PIECE_BYTES = 2**20
 _LARGEST_ANSWER = 8 * 2**20
 _SAFE = "SafeTensor"
+_MISREAD = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
+"""What an answer of another form than the documented one leads to."""
 Asked = list[tuple[str, str | int | float | bool | None]]
 
 
@@ -90,12 +93,24 @@ class Civitai:
         asked: Asked = [("query", query), ("limit", SHOWN), ("sort", "Most Downloaded")]
         asked += [("nsfw", "true" if nsfw else "false"), *(("types", name) for name in TYPES[kind])]
         items = self._ask("/api/v1/models", asked).get("items")
-        found = [_offer(about, kind) for about in items if isinstance(about, dict)] if isinstance(items, list) else []
-        return [offer for offer in found if offer is not None and (nsfw or not _is_nsfw(offer, items))]
+        listed = [about for about in items if isinstance(about, dict)] if isinstance(items, list) else []
+        found = []
+        for about in listed:
+            try:
+                found.append((about, _offer(about, kind)))
+            except _MISREAD:
+                continue  # one that nobody can read hides no others
+        return [offer for about, offer in found if offer is not None and (nsfw or not about.get("nsfw"))]
 
     def version(self, version_id: int) -> Version:
         """One version with its file; raises InvalidInput when it has none that is taken."""
         about = self._ask(f"/api/v1/model-versions/{version_id}", [])
+        try:
+            return self._version(version_id, about)
+        except _MISREAD as error:
+            raise RemoteUnavailable("CivitAI answered something unreadable.", "Try again later.") from error
+
+    def _version(self, version_id: int, about: Mapping[str, Any]) -> Version:
         given = about.get("model")
         model: dict[str, Any] = given if isinstance(given, dict) else {}
         kind: Kind = "lora" if model.get("type") in TYPES["lora"] else "base"
@@ -110,7 +125,7 @@ class Civitai:
         made_for = str(about.get("baseModel", ""))
         return Version(
             id=version_id, kind=kind, title=str(model.get("name") or about.get("name") or version_id)[:100],
-            made_for=made_for, entry=entry_of(made_for), file=Path(str(file.get("name", "model.safetensors"))).name,
+            made_for=made_for, entry=entry_of(made_for), file=_name_of(file),
             url=f"{self._address}/api/download/models/{version_id}", size_bytes=_bytes(file),
             sha256=str((file.get("hashes") or {}).get("SHA256", "")).lower(),
             trigger_words=tuple(str(word) for word in about.get("trainedWords") or ()),
@@ -218,15 +233,6 @@ def _offer(about: Mapping[str, Any], kind: Kind) -> Offer | None:
     )  # fmt: skip
 
 
-def _is_nsfw(offer: Offer, items: Any) -> bool:
-    """Whether CivitAI says so of the model; it is asked not to send any, and not believed."""
-    for about in items:
-        ids = [str(v.get("id")) for v in about.get("modelVersions") or [] if isinstance(v, dict)]
-        if offer.id in ids:
-            return bool(about.get("nsfw"))
-    return True
-
-
 def _file_of(version: Mapping[str, Any]) -> dict[str, Any] | None:
     """The version's main file in safetensors; None without one."""
     files = [f for f in version.get("files") or [] if isinstance(f, dict) and f.get("type", "Model") == "Model"]
@@ -234,8 +240,14 @@ def _file_of(version: Mapping[str, Any]) -> dict[str, Any] | None:
     return next((f for f in safe if f.get("primary")), safe[0] if safe else None)
 
 
+def _name_of(file: Mapping[str, Any]) -> str:
+    """A plain name for the file: what is listed is a stranger's word."""
+    stem = Path(str(file.get("name", ""))).name.removesuffix(".safetensors").strip(" .")[:100]
+    return clean_filename(f"{stem or 'model'}.safetensors")
+
+
 def _bytes(file: Mapping[str, Any]) -> int:
-    return int(float(file.get("sizeKB") or 0) * 1024)
+    return max(0, int(float(file.get("sizeKB") or 0) * 1024))
 
 
 def _sha256(file: Path) -> str:

@@ -72,7 +72,7 @@ def index_in(listed: Plan, *, token: str | None = None) -> dict[str, Any]:
         )
     try:
         index = json.loads(read_small(listed, name, token=token))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DownloadFailed(f"{name} of {listed.repo} cannot be read.", "Take another repository.") from error
     if not isinstance(index, dict):
         raise DownloadFailed(f"{name} of {listed.repo} is no index.", "Take another repository.")

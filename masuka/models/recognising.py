@@ -125,7 +125,7 @@ def header_of(file: Path) -> dict[str, Any]:
             header = json.loads(stream.read(length))
     except OSError as error:
         raise InvalidInput(f"{file.name} cannot be read.", "Look at the path.", field="path") from error
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, RecursionError) as error:
         raise broken from error
     if not isinstance(header, dict) or not all(isinstance(about, dict) for about in header.values()):
         raise broken
@@ -219,6 +219,6 @@ def _config_in(part: Path) -> dict[str, Any]:
 def _json(file: Path) -> dict[str, Any]:
     try:
         read = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{file.name} cannot be read.", "Take another copy of the model.", field="path") from error
     return read if isinstance(read, dict) else {}

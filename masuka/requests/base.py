@@ -251,4 +251,7 @@ def _first_refusal(cls: type[Request], error: ValidationError, limits: Mapping[s
         return InvalidInput(f"{param.label} is missing.", param.help, field=name)
     if param.range_sentence and param.kind != "list":
         return _refusal(param, first["input"])
+    if first["type"] in ("float_parsing", "int_parsing"):
+        wrong = str(first["input"])[:40]
+        return InvalidInput(f"{param.label}: {wrong!r} is no number.", param.help, field=name)
     return InvalidInput(f"{param.label}: {first['msg']}.", param.help, field=name)

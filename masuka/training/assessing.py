@@ -6,8 +6,9 @@ leaves the training's own randomness as it was: with and without it the losses a
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,9 +69,10 @@ class Assessor:
         assert found is not None
         return f"Stopped at step {step:,}: {patience} scores without a better one than at step {found.step:,}."
 
-    def best(self, step: int) -> Scored | None:
-        """The best of what was scored up to that step."""
-        return best.best_of(self._scores.until(step))
+    def best(self, step: int, *, among: Collection[int] | None = None) -> Scored | None:
+        """The best of what was scored up to that step; of these steps alone, if given."""
+        scored = self._scores.until(step)
+        return best.best_of([one for one in scored if among is None or one.step in among])
 
     def find_weight(self, learner: Learner, step: int) -> float | None:
         """The best weight of the LoRA held now, by a small grid; None: not told."""
@@ -117,6 +119,9 @@ class Assessor:
         return scores_of(self._judges, pictures, prompts, self._known)
 
     def _tell(self, scored: Scored) -> None:
+        # What is no number would end the training, and tells no two checkpoints apart.
+        finite = {name: value for name, value in scored.values.items() if math.isfinite(value)}
+        scored = Scored(scored.step, scored.weight, finite)
         for name, value in scored.values.items():
             about = {"held": self._validator.held, "pictures": self._validator.pictures} if name == "validation" else {}
             self._reporter.tell(

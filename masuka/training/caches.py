@@ -25,6 +25,7 @@ from masuka.datasets.buckets import Shape, smaller_shape
 from masuka.datasets.varying import PLAIN, Variation, scale_of, variation
 from masuka.families.base import Family
 from masuka.jobs.reporter import LATENTS, NAME_OF_PICTURE, Reporter
+from masuka.models.catalogue import FINISHED
 from masuka.models.loading import free_memory
 from masuka.requests.edits import Augment
 from masuka.training.pictures import Picture, place_of, seen
@@ -32,6 +33,8 @@ from masuka.training.pictures import Picture, place_of, seen
 CACHE_VERSION = 1
 CAPTIONS_AT_ONCE = 8
 TAIL_BYTES = 4096
+SAMPLED = 512
+"""Places of a file of a base that was made here, at which it is read."""
 WEIGHTS = "weights"
 MOST_BYTES = 20 * 2**30
 """Shared caches may take this much: some thousand pictures at 1024 px, or captions of FLUX."""
@@ -66,6 +69,25 @@ class Source:
             with file.open("rb") as opened:
                 opened.seek(max(0, size - TAIL_BYTES))
                 digest.update(opened.read())
+        return digest.hexdigest()
+
+
+    def contents(self) -> str:
+        """A hash by which caches of two bases are told apart.
+
+        A base that was made from another may differ from it anywhere but at the end of its
+        files, as where a LoRA was baked into its text encoder: such a one is read at many places.
+        """
+        note = self.folder / FINISHED
+        if not note.is_file() or "source" not in json.loads(note.read_text(encoding="utf-8")):
+            return self.fingerprint()
+        digest = hashlib.sha256(self.fingerprint().encode())
+        for file in sorted(self.folder.rglob("*.safetensors")):
+            size = file.stat().st_size
+            with file.open("rb") as opened:
+                for start in range(0, size, max(TAIL_BYTES, size // SAMPLED)):
+                    opened.seek(start)
+                    digest.update(opened.read(TAIL_BYTES))
         return digest.hexdigest()
 
 
@@ -175,7 +197,7 @@ def cache_texts(source: Source, folder: Path, texts: Sequence[str], reporter: Re
     Encoders are loaded only for what is missing, and are gone when this returns.
     """
     wanted = tuple(dict.fromkeys(("", *texts)))
-    cache = CacheFolder(folder / "texts", f"{source.fingerprint()} {source.text_dtype}")
+    cache = CacheFolder(folder / "texts", f"{source.contents()} {source.text_dtype}")
     rows = {text: row for text in wanted if (row := cache.get(text)) is not None}
     reporter.progress(len(rows), len(wanted))
     missing = [text for text in wanted if text not in rows]
@@ -229,7 +251,7 @@ def cache_latents(
     only for what is missing, and is gone when this returns. `sizes` are those of the
     edited pictures, needed where one has a focus; `variety` says how they are varied.
     """
-    cache = CacheFolder(folder / LATENTS, f"{source.fingerprint()} {source.dtype}")
+    cache = CacheFolder(folder / LATENTS, f"{source.contents()} {source.dtype}")
     config_file = cache.beside("json")
     known: Sequence[tuple[int, int] | None] = sizes or [None] * len(pictures)
     wanted = [

@@ -114,6 +114,10 @@ class CheckpointFolder:
         self._must_match(manifest["identity"])
         return _read(folder, manifest)
 
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that lie there, whole or not."""
+        return [int(folder.name.removeprefix("step-")) for folder in self._folders()]
+
     def _folders(self) -> list[Path]:
         return sorted(self._folder.glob("step-*"))
 

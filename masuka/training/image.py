@@ -249,15 +249,19 @@ class Training:
 
     def _take_best(self) -> int:
         """The step of the best checkpoint, whose weights the learner holds now."""
-        step, best = len(self.losses), self._assessor.best(len(self.losses))
-        if best is None or best.step == step:
-            return step
-        checkpoint = self._checkpoints.at(best.step)
-        if checkpoint is None:
-            self._reporter.note(f"The checkpoint of step {best.step:,} is gone; the last one is taken.")
-            return step
-        self._learner.restore(checkpoint)
-        return best.step
+        last = len(self.losses)
+        # What was second may have become the best after rotation had taken it.
+        there = {*self._checkpoints.steps(), last}
+        while (best := self._assessor.best(last, among=there)) is not None and best.step != last:
+            checkpoint = self._checkpoints.at(best.step)
+            if checkpoint is not None:
+                self._learner.restore(checkpoint)
+                break
+            there.remove(best.step)
+        step, wanted = last if best is None else best.step, self._assessor.best(last)
+        if wanted is not None and wanted.step != step:
+            self._reporter.note(f"The checkpoint of step {wanted.step:,} is gone; that of step {step:,} is taken.")
+        return step
 
     def _samples(self, step: int) -> list[Sample]:
         return self._sampler.kept(step) or self._sampler.draw(self._learner, step)

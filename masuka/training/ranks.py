@@ -12,8 +12,10 @@ is the whole state.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -112,6 +114,7 @@ def main(params_file: Path, rank: int, folder: Path) -> None:
     from masuka.training.plan import plan_of
     from masuka.training.randomness import own_randomness
 
+    leave_with_the_worker()
     quiet_libraries()
     params = json.loads(params_file.read_text())
     whole = plan_of(params)
@@ -126,6 +129,18 @@ def main(params_file: Path, rank: int, folder: Path) -> None:
         while (step := ranks.announced()) != END:
             learner.step(step)
     dist.destroy_process_group()
+
+
+def leave_with_the_worker() -> None:
+    """Ends this process when the worker ends: NCCL would wait for it, holding the GPU."""
+
+    def wait() -> None:
+        # Unbuffered: nothing of the interpreter's is held when it leaves in the usual way.
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, name="leaving", daemon=True).start()
 
 
 class Silent:
@@ -160,7 +175,8 @@ class Silent:
 def _start(file: Path, rank: int, folder: Path) -> subprocess.Popen[bytes]:
     # In the worker's own group, which is ended as one.
     command = [sys.executable, "-P", "-u", "-m", "masuka.training.ranks", str(file), str(rank), str(folder)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    # The pipe ends with this process, however it ends; nothing is ever written.
+    return subprocess.Popen(command, stdin=subprocess.PIPE)
 
 
 def _wait_until_ready(started: list[subprocess.Popen[bytes]], folder: Path, reporter: Reporter) -> None:
@@ -192,6 +208,8 @@ def _end(started: list[subprocess.Popen[bytes]], *, patience_s: float) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 if __name__ == "__main__":

@@ -292,7 +292,7 @@ TAB = Tab(
             Region("head", draw_head, live=False),
             Region("machine", draw_machine, always=True),
             Region("advice", draw_advice),
-            Region("table", draw_table, live=False),
+            Region("tiers", draw_table, live=False),
             Region("catalogue", draw_catalogue, waiting='<div class="skeleton"></div>'),
             *finding.REGIONS,
         ),

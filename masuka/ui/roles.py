@@ -50,7 +50,7 @@ REGIONS: dict[str, Role] = {
     "models-found": "editor",
     "models-checked": "owner",
     "models-own": "owner",
-    "models-table": "owner",
+    "models-tiers": "owner",
     "settings-me": "viewer",
     "settings-pocket": "viewer",
 }

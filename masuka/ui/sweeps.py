@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from masuka.errors import InvalidInput
 from masuka.requests.base import params
 from masuka.requests.sweeps import SweepTraining
 from masuka.studio import Studio
@@ -45,7 +46,7 @@ def draw_sweep(studio: Studio, view: View) -> str:
     varied = list(rows[0].settings)
     scored = [name for name in _SHOWN if any(name in row.scores for row in rows)]
     head = "".join(
-        f"<th>{esc(name.replace('_', ' '))}</th>" for name in ("training", *varied, "state", *scored)
+        f"<th scope=col>{esc(name.replace('_', ' ').capitalize())}</th>" for name in ("training", *varied, "state", *scored)
     )
     body = "".join(_row(row, varied, scored, shown=row.run.id == run.id) for row in rows)
     running = any(row.run.status in ("queued", "running", "paused", "interrupted") for row in rows)
@@ -54,7 +55,7 @@ def draw_sweep(studio: Studio, view: View) -> str:
     )
     told = _told(rows)
     return card(
-        f'<div class="scrolls"><table class="beside"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<div class="wide-table" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         f'<p class="hint">{esc(told)}</p>',
         title=f"{len(rows)} trainings side by side", classes="report", aside=stop,
     )  # fmt: skip
@@ -68,7 +69,11 @@ def on_sweep(studio: Studio, payload: Payload, view: View) -> Outcome:
         for name, value in values.items()
         if name.startswith(PREFIX) and value not in ([], ())
     }
-    sweep = studio.sweeps.start(choices, without(values), key=key_of(payload))
+    try:
+        sweep = studio.sweeps.start(choices, without(values), key=key_of(payload))
+    except InvalidInput as error:
+        ours = PREFIX + error.field if error.field in params(SweepTraining) else error.field
+        raise InvalidInput(error.message, error.hint, field=ours) from error
     rows = studio.sweeps.table(sweep.id)
     return Outcome(f"{len(rows)} trainings are on their way.", go={"run": rows[0].run.id})
 

@@ -41,12 +41,12 @@ def draw_form(studio: Studio, view: View) -> str:
             choices=[(str(d.id), f"{d.name} ({plural(d.picture_count, 'picture')})") for d in sets],
         ).replace('name="dataset_id"', 'name="dataset_id" data-view-key="dataset"')
         + forms.field(
-            FORM, described["base"], label="Base model", help="Pictures are drawn with the same one. More are under Models.", wide=True,
+            FORM, described["base"], label="Base model", help="More are under Models.", wide=True,
             value=base, choices=base_choices(bases, base),
         ).replace('name="base"', 'name="base" data-view-key="base"')
         + forecast.presets_row(studio, base, chosen)
-        + forms.field(FORM, described["name"], label="Name", help="Empty: the set's name and a number.", wide=True)
-        + forms.field(FORM, described["steps"], wide=True)
+        + forms.field(FORM, described["name"], label="Name", help="", placeholder="the set's name and a number", wide=True)
+        + forms.field(FORM, described["steps"], help="More is not always better.", wide=True)
     )  # fmt: skip
     usable = forecast.shown(described, base, studio.advice.machine())
     others = [("", "None"), *((str(d.id), d.name) for d in sets if d.id != chosen)]
@@ -88,12 +88,14 @@ def draw_run(studio: Studio, view: View) -> str:
         f'<div class="actions">{_use(studio, run)}</div></div>'
     )
     progress = job_card(studio, job, log=False) if job else ""
-    chart = card(loss_chart(points, total_steps=total) + _verdict(points), title="Is it learning?")
+    ended = job is None or job.state not in UNFINISHED
+    chart = ""
+    if points or not ended:
+        chart = card(loss_chart(points, total_steps=total) + _verdict(points), title="Is it learning?")
     strip = card(
         _samples(samples, running=bool(job and job.state in UNFINISHED)), title="Samples", classes="samples"
     )
     log = log_view(studio, job) if job else ""
-    ended = job is None or job.state not in UNFINISHED
     more = card(log + _settings(run) + (_delete(run) if ended else ""))
     left = f'<div class="stack learning">{chart}{more}</div>'
     return f'{head}<div class="run">{progress}{left}{strip}</div>'

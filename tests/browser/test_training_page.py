@@ -42,6 +42,9 @@ def test_a_setting_shows_only_where_it_has_an_effect(full: App, visit: Visit) ->
     expect(factor).to_be_hidden()
     expect(rank).to_be_hidden()
     expect(page.locator("#training-form-prior_weight")).to_be_hidden()
+    page.locator("#training-form-sweep_ranks").fill("4\nbanana")
+    page.get_by_role("button", name="Train all combinations").click()
+    expect(page.locator("#training-form-sweep_ranks-error")).to_contain_text("Ranks: 'banana' is no number.")
 
 
 def test_a_base_that_cannot_fit_says_so_before_and_a_preset_fills_the_form(full: App, visit: Visit) -> None:

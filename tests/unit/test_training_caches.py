@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from masuka.datasets.buckets import Shape
 from masuka.families.flux import Flux
 from masuka.jobs.reporter import EventFile
+from masuka.models.catalogue import FINISHED
 from masuka.training.batches import Batches
 from masuka.training.caches import Latents, Source, Texts, cache_latents, cache_texts, keep_within
 from masuka.training.order import Batch
@@ -181,3 +183,16 @@ def test_caches_stay_within_their_size_and_what_was_used_last_stays(
     assert len(list((tmp_path / "texts").glob("*.safetensors"))) == 2
     unloaded = replace(source, family=LoadsNothing())
     assert cache_texts(unloaded, tmp_path, ["second"], reporter).texts == ("", "second")
+
+
+def test_a_base_with_another_text_encoder_has_caches_of_its_own(tmp_path: Path) -> None:
+    """A LoRA baked into it changes no name, no size and no end of a file."""
+    for name in ("base", "baked"):
+        (tmp_path / name / "text_encoder").mkdir(parents=True)
+        values = torch.zeros(64, 1024)
+        values[:16] = 1.0 if name == "baked" else 0.0
+        save_file({"a": values, "z": torch.ones(4096)}, tmp_path / name / "text_encoder" / "model.safetensors")
+    (tmp_path / "baked" / FINISHED).write_text('{"source": "base"}')
+    made_of, baked = (Source(FLUX, tmp_path / n, "cpu", torch.float32, torch.float32) for n in ("base", "baked"))
+    assert baked.fingerprint() == made_of.fingerprint()  # by which checkpoints know their base
+    assert baked.contents() != made_of.contents() == made_of.fingerprint()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,36 @@ def test_the_best_checkpoint_is_what_the_file_holds(tmp_path: Path, monkeypatch:
 def _then(steps: list[int], assess: Any, learner: Any, step: int) -> None:
     steps.append(step)
     assess(learner, step)
+
+
+def test_a_score_that_is_no_number_is_left_out_and_ends_nothing(tmp_path: Path) -> None:
+    params = train_params(tmp_path, steps=2)
+    job = Job(tmp_path)
+    training = prepare(plan_of(params), job)
+    training._assessor._tell(best.Scored(1, 1.0, {"validation": math.nan, "likeness": 0.5}))
+    job.close()
+    assert [(s["name"], s["value"]) for s in told(job, "score")] == [("likeness", 0.5)]
+    found = training._assessor.best(2)
+    assert found is not None and found.values == {"likeness": 0.5}
+
+
+def test_where_rotation_took_the_best_the_best_that_is_left_is_taken(tmp_path: Path) -> None:
+    """Step 1 is second at step 2, goes at step 3, and is then the best by a hair: 2 is what is left of it."""
+    params = train_params(tmp_path, steps=3, score_every=100, keep_checkpoints=3)
+    job = Job(tmp_path)
+    training = prepare(plan_of(params), job)
+    for _ in range(3):
+        training.step()
+        training._save()
+    for step, likeness, validation in ((1, 0.800, 0.3), (2, 0.799, 0.31), (3, 0.806, 0.5)):
+        training._assessor._scores.add(best.Scored(step, 1.0, {"likeness": likeness, "validation": validation}))
+    shutil.rmtree(Path(params["run_folder"], "checkpoints", "step-00000001"))
+    expected = load_file(Path(params["run_folder"], "checkpoints", "step-00000002", "adapter.safetensors"))
+    assert training._take_best() == 2
+    job.close()
+    held = training.learner.weights.named()
+    assert all(torch.equal(held[name], tensor) for name, tensor in expected.items())
+    assert [e["text"] for e in job.events("note")][-1] == "The checkpoint of step 1 is gone; that of step 2 is taken."
 
 
 def test_any_checkpoint_becomes_a_lora(tmp_path: Path) -> None:

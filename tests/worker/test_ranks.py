@@ -91,6 +91,15 @@ def test_who_kills_the_workers_group_kills_every_rank(tmp_path: Path) -> None:
     assert (len(gone), left) == (1, [])
 
 
+def test_a_rank_leaves_with_the_worker_though_nothing_is_said_to_it() -> None:
+    """As one that waits for others on a GPU, which learns of nobody's end by itself."""
+    waiting = "import time; from masuka.training import ranks; ranks.leave_with_the_worker(); time.sleep(3600)"
+    rank = subprocess.Popen([sys.executable, "-c", waiting], stdin=subprocess.PIPE)
+    assert rank.stdin is not None
+    rank.stdin.close()  # as the system does for whoever is killed
+    assert rank.wait(PATIENCE_S) == 1
+
+
 def test_a_rank_that_is_lost_ends_the_training_with_a_sentence(tmp_path: Path) -> None:
     params = train_params(tmp_path, base=tiny_folder(), steps=5000, processes=2, lr_warmup_steps=0)
     job = Job(tmp_path)

@@ -8,6 +8,7 @@ library's constructor.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import struct
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _LARGEST_HEADER_BYTES = 64 * 2**20
+_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+"""Of one number, by safetensors' names of formats."""
 _TRAINING, _UNDO = "masuka_training", "masuka_undo"
 
 
@@ -60,13 +66,24 @@ def read_header(file: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]
                 raise refusal
             header = json.loads(stream.read(length))
         metadata = header.pop("__metadata__", {})
-        shapes = {name: tuple(int(n) for n in about["shape"]) for name, about in header.items()}
-        ends = [int(about["data_offsets"][1]) for about in header.values()]
+        shapes = {name: _shape_in(about) for name, about in header.items()}
+        ends = [about["data_offsets"][1] for about in header.values()]
     except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise refusal from error
     if size != 8 + length + max(ends, default=0) or not isinstance(metadata, dict):
         raise refusal
     return shapes, {str(k): str(v) for k, v in metadata.items()}
+
+
+def _shape_in(about: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of one tensor of a header; raises ValueError where its bytes are not as many."""
+    dtype, shape, (start, end) = about["dtype"], about["shape"], about["data_offsets"]
+    if any(type(number) is not int or number < 0 for number in (*list(shape), start, end)):
+        raise ValueError("a tensor with a size that is none")
+    each = _BYTES.get(dtype)
+    if type(dtype) is not str or start > end or (each is not None and math.prod(shape) * each != end - start):
+        raise ValueError("a tensor with more or fewer bytes than its shape says")
+    return tuple(shape)
 
 
 def save(
@@ -129,10 +146,17 @@ def read(file: Path, names: Names) -> tuple[dict[str, Tensor], list[str], dict[s
 
     Raises InvalidInput for a file that is no whole LoRA file; its header is checked first.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     _, metadata = read_header(file)
-    tensors, unread = canonical(load_file(file), names, metadata)
+    try:
+        loaded = load_file(file)
+    except SafetensorError as error:  # parts that overlap, or a format that torch does not know
+        raise InvalidInput(
+            f"{file.name} is not a whole safetensors file.", "Download or export it again.", field="adapter"
+        ) from error
+    tensors, unread = canonical(loaded, names, metadata)
     return tensors, unread, metadata
 
 
