@@ -148,9 +148,9 @@ class Training:
             before = self._jobs.asked_before(key)
             if before is not None:
                 return before
-            run = runs.set_run(
-                self._context.store, actor=self._context.actor, id=run.id, config=wanted.as_dict()
-            )
+            self._ended(run_id)  # again, now that nobody else can queue it meanwhile
+            store, actor = self._context.store, self._context.actor
+            run = runs.set_run(store, actor=actor, id=run.id, config=wanted.as_dict())
             name = f"{run.name} to {wanted.steps}"
             return self._queued(run, wanted, then, key, name=name, more={"until": wanted.steps})
 
@@ -199,9 +199,8 @@ class Training:
 
     def runs(self, *, character_id: int | None = None, limit: int = 50) -> list[Run]:
         """Trainings, the newest first."""
-        return runs.list_runs(
-            self._context.store, actor=self._context.actor, character_id=character_id, limit=limit
-        )
+        store, actor = self._context.store, self._context.actor
+        return runs.list_runs(store, actor=actor, character_id=character_id, limit=limit)
 
     def run(self, run_id: int) -> Run:
         """One training; raises NotFound."""
@@ -209,9 +208,8 @@ class Training:
 
     def metrics(self, run_id: int, *, max_points: int = 300) -> list[Metric]:
         """At most `max_points` of the run's measurements, evenly chosen, in step order."""
-        return runs.list_metrics(
-            self._context.store, actor=self._context.actor, run_id=run_id, max_points=max_points
-        )
+        store, actor = self._context.store, self._context.actor
+        return runs.list_metrics(store, actor=actor, run_id=run_id, max_points=max_points)
 
     def samples(self, run_id: int) -> list[Sample]:
         """The run's sample pictures in step order."""
@@ -240,11 +238,15 @@ class Training:
     ) -> tuple[TrainImage, Content, str]:
         """The checked request, what it learns from, and what its name begins with."""
         wanted = parsed(TrainImage, request, values, train_limits_of(self._base_of(request, values)))
-        must_be_able(family_of(wanted.base)[0], wanted)
+        self._must_be_sound(wanted)
         dataset = self._datasets.get(wanted.dataset_id)
+        return wanted, self._handing.content_of(dataset.id, "dataset_id"), dataset.name
+
+    def _must_be_sound(self, wanted: TrainImage) -> None:
+        """Raises InvalidInput for what the base cannot do, NotFound for a foreign character."""
+        must_be_able(family_of(wanted.base)[0], wanted)
         if wanted.character_id is not None:
             characters.get_character(self._context.store, actor=self._context.actor, id=wanted.character_id)
-        return wanted, self._handing.content_of(dataset.id, "dataset_id"), dataset.name
 
     def _start(
         self,
@@ -258,6 +260,7 @@ class Training:
         sweep_id: int | None = None,
     ) -> Job:
         """The queued training of that content; `named` is what its own name begins with."""
+        self._must_be_sound(wanted)
         self._models.must_be_trainable(wanted.base)
         programs.must_be_installed(wanted.metrics_to)
         character_id = wanted.character_id or learnt.character_id
