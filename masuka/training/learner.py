@@ -31,6 +31,7 @@ from masuka.training.optimizers import (
     averaged,
     build_optimizer,
     build_schedule,
+    follow_course,
     learning_rate_of,
     matrices_of,
     optimizer_state,
@@ -194,6 +195,7 @@ class Learner:
         restore_optimizer(self._optimizer, groups["optimizer"], state["optimizer"])
         self._average()
         self._schedule.load_state_dict(dict(state["schedule"]))
+        follow_course(self._schedule)
         if self._accelerator.scaler is not None and state["scaler"]:
             self._accelerator.scaler.load_state_dict(state["scaler"])
         self.whole_step = checkpoint.step

@@ -114,6 +114,18 @@ def build_schedule(request: TrainImage, optimizer: torch.optim.Optimizer) -> Lam
     return LambdaLR(optimizer, factor)
 
 
+def follow_course(schedule: Any) -> None:
+    """Sets the learning rate to what the course says of the step that it is at.
+
+    A restored one has the rate of the course that it was stored with, which a training that
+    goes on for more steps has left: the end of a cosine would make its first step none.
+    """
+    course: LambdaLR = getattr(schedule, "scheduler", schedule)
+    groups = course.optimizer.param_groups
+    for group, base, factor in zip(groups, course.base_lrs, course.lr_lambdas, strict=True):
+        group["lr"] = base * factor(course.last_epoch)
+
+
 def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
     """The present step length; for Prodigy, times the distance it estimated."""
     group = optimizer.param_groups[0]

@@ -139,8 +139,12 @@ def test_a_finished_training_goes_on_for_more_steps(studio: Studio, finished: in
     assert job.run_id == finished
     assert job.result is not None
     assert (job.result["steps"], job.result["steps_now"]) == (15, 5)
-    after = {m.step: m.loss for m in studio.training.metrics(finished)}
+    metrics = {m.step: m for m in studio.training.metrics(finished)}
+    after = {step: m.loss for step, m in metrics.items()}
     assert len(after) == 15
+    # Pocket's course is a cosine, which had come to its end: it is now that of 15 steps.
+    rates = [metrics[step].learning_rate or 0.0 for step in range(11, 16)]
+    assert rates == sorted(rates, reverse=True) and rates[0] > 0
     assert {step: after[step] for step in before} == before
     assert studio.training.run(finished).config["steps"] == 15
     names = [a.name for a in studio.models.adapters() if a.run_id == finished]
