@@ -48,7 +48,9 @@ def test_from_nothing_to_a_new_picture(fresh: App, visit: Visit) -> None:
 
     draw = page.get_by_role("button", name="Draw 4 pictures")
     expect(draw).to_be_visible(timeout=TRAINING_MS)
-    expect(other.get_by_role("link", name="Draw with it")).to_be_visible(timeout=PATIENCE_MS)
+    expect(other.locator("#page-training .title").get_by_role("link", name="Draw with it")).to_be_visible(
+        timeout=PATIENCE_MS
+    )
     draw.click()
     expect(page.locator("#home-recent .tile")).to_have_count(4, timeout=TRAINING_MS)
 
