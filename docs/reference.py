@@ -19,6 +19,15 @@ import typer.main  # noqa: E402 - the project's folder has to be on the path fir
 
 from masuka.cli import app  # noqa: E402
 from masuka.families import FAMILIES  # noqa: E402
+from masuka.requests.adapters import (  # noqa: E402
+    BakeAdapter,
+    BringAdapter,
+    ConvertAdapter,
+    ExtractAdapter,
+    MergeAdapters,
+    PushAdapter,
+    ResizeAdapter,
+)
 from masuka.requests.base import Param, Request, params, show_number  # noqa: E402
 from masuka.requests.captions import CaptionPictures  # noqa: E402
 from masuka.requests.datasets import (  # noqa: E402
@@ -34,12 +43,14 @@ from masuka.requests.exchange import ExportDataset, PushDataset  # noqa: E402
 from masuka.requests.images import DrawImages  # noqa: E402
 from masuka.requests.intake import AddFromHub, AddLinks  # noqa: E402
 from masuka.requests.people import InvitePerson, NewPerson  # noqa: E402
+from masuka.requests.sweeps import SweepTraining  # noqa: E402
 from masuka.requests.training import TrainImage  # noqa: E402
 
 FILE = ROOT / "docs" / "reference.md"
 REQUESTS: tuple[type[Request], ...] = (
     CreateCharacter, CreateDataset, UpdateDataset, AddPictures, EditCaptions, CaptionPictures, PictureEdits, Augment, LookAfter,
-    KeepBest, AddLinks, AddFromHub, ExportDataset, PushDataset, TrainImage, DrawImages, NewPerson, InvitePerson,
+    KeepBest, AddLinks, AddFromHub, ExportDataset, PushDataset, TrainImage, SweepTraining, DrawImages,
+    ConvertAdapter, ResizeAdapter, MergeAdapters, ExtractAdapter, BakeAdapter, BringAdapter, PushAdapter, NewPerson, InvitePerson,
 )  # fmt: skip
 VARIABLES = {
     "MASUKA_HOME": "The workspace: the folder of everything MASUKA keeps. Default: the system's place for data.",
