@@ -144,6 +144,7 @@ def _masuka(cell: Cell, folder: Path, device: str) -> Figures:
     from masuka.jobs.reporter import EventFile
     from masuka.training.learner import Learner
     from masuka.training.lessons import lessons_of
+    from masuka.training.pictures import Picture
     from masuka.training.plan import plan_of
 
     model = getattr(gpu_models, cell.model)
@@ -159,8 +160,10 @@ def _masuka(cell: Cell, folder: Path, device: str) -> Figures:
     }  # fmt: skip
     denoiser = gpu_models.denoiser(model, dtype=torch.bfloat16, device=device, quantize=cell.quantize)
     family: Any = gpu_models.Given(family_named(model.family), denoiser)
-    plan = replace(plan_of(params), family=family)
     texts, latents, captions = gpu_models.caches(model, cell.px)
+    # Their files are never read: what a step needs of them is in the caches.
+    pictures = tuple(Picture(folder / f"{n}.png", f"{n:064x}", caption) for n, caption in enumerate(captions))
+    plan = replace(plan_of(params), family=family, pictures=pictures)
     lessons = lessons_of(plan, texts, latents, captions)
     with closing(EventFile(folder / "events.jsonl", folder / "scratch")) as reporter:
         learner = Learner(plan, lessons, reporter)
