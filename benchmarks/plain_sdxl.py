@@ -88,7 +88,7 @@ class PlainSdxl:
             latents = (sampled * self._vae.config.scaling_factor).to(self._dtype)
             noise = torch.randn_like(latents) if given is None else given.noise.to(self._dtype)
             steps = self._scheduler.config.num_train_timesteps
-            timesteps = torch.randint(0, steps, (len(latents),)) if given is None else given.timesteps
+            timesteps = torch.randint(0, steps, (len(latents),)) if given is None else given.timesteps.long()
             noisy = self._scheduler.add_noise(latents, noise, timesteps)
             embeds, pooled = self._text or self._encode(captions)
             sizes = torch.tensor([self._side_px, self._side_px, 0, 0, self._side_px, self._side_px])
